@@ -1,0 +1,248 @@
+package txn
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+const metadataPrefix = "pawl1 topic="
+
+// OffsetMetadata is the text kept with every committed offset. It names the incarnation of the
+// topic that the offset belongs to, so that a topic which was deleted and made again is noticed.
+func OffsetMetadata(topicID [16]byte) string {
+	return metadataPrefix + hex.EncodeToString(topicID[:])
+}
+
+// ParseOffsetMetadata reads the topic id back. ok is false for offsets that something else committed.
+func ParseOffsetMetadata(metadata string) (topicID [16]byte, ok bool) {
+	text, ok := strings.CutPrefix(metadata, metadataPrefix)
+	if !ok || len(text) != 2*len(topicID) {
+		return topicID, false
+	}
+	raw, err := hex.DecodeString(text)
+	if err != nil {
+		return topicID, false
+	}
+	copy(topicID[:], raw)
+	return topicID, true
+}
+
+// withMetadata makes the next TxnOffsetCommit carry our metadata.
+func withMetadata(ctx context.Context, ids func(topic string) [16]byte) context.Context {
+	return kgo.PreTxnCommitFnContext(ctx, func(req *kmsg.TxnOffsetCommitRequest) error {
+		for i := range req.Topics {
+			topic := &req.Topics[i]
+			metadata := OffsetMetadata(ids(topic.Topic))
+			for j := range topic.Partitions {
+				topic.Partitions[j].Metadata = &metadata
+			}
+		}
+		return nil
+	})
+}
+
+// settle gives every newly assigned partition a committed offset to start from, before anything is
+// read from it (rule 9). Without it a partition that has none would be rewound to 0 by the first
+// abort: dead on a trimmed log, a replay of history under latest.
+//
+// committed holds the answer of the group's OffsetFetch, offsets what the client would use: a negative
+// one where it knows of none. Both are brought up to date. Partitions that must not be read are returned
+// in halted. An error means that the brokers could not be asked; the caller tries again, with the same
+// maps, so that a start is resolved only once.
+func (c Config) settle(
+	ctx context.Context, cl *kgo.Client, member string,
+	committed map[place]committedOffset, ids map[string][16]byte, offsets map[string]map[int32]kgo.Offset,
+) (halted map[place]error, err error) {
+	halted = map[place]error{}
+	missing := map[place]int64{}
+	for topic, partitions := range offsets {
+		for partition, offset := range partitions {
+			at := place{topic, partition}
+			have := committed[at]
+			switch {
+			case offset.EpochOffset().Offset < 0:
+				missing[at] = -1
+			case have.known && have.topicID != ids[topic]:
+				halted[at] = fmt.Errorf("%s/%d: the topic was deleted and made again since offset %d was committed; decide where to go on, then run: processor offsets set --topic %s --partition %d --to earliest",
+					topic, partition, have.offset, topic, partition)
+			}
+		}
+	}
+	if len(missing) > 0 && c.Start == StartFail {
+		for at := range missing {
+			halted[at] = fmt.Errorf("%s/%d has no committed offset and input.start is fail; run: processor offsets set --topic %s --partition %d --to earliest|latest",
+				at.topic, at.partition, at.topic, at.partition)
+		}
+		clear(missing)
+	}
+	if len(missing) > 0 {
+		if err := c.resolve(ctx, cl, missing); err != nil {
+			return nil, err
+		}
+		if err := commitStart(ctx, cl, c.Group, member, missing, ids); err != nil {
+			return nil, err
+		}
+		for at, offset := range missing {
+			offsets[at.topic][at.partition] = kgo.NewOffset().At(offset)
+			committed[at] = committedOffset{offset: offset, topicID: ids[at.topic], known: true}
+		}
+	}
+	return halted, nil
+}
+
+// committedOffset is one partition's answer of OffsetFetch.
+type committedOffset struct {
+	offset  int64
+	topicID [16]byte
+	known   bool // topicID is ours to believe
+}
+
+// resolve asks the brokers where the start policy points to.
+func (c Config) resolve(ctx context.Context, cl *kgo.Client, missing map[place]int64) error {
+	var topics []string
+	seen := map[string]bool{}
+	for at := range missing {
+		if !seen[at.topic] {
+			seen[at.topic] = true
+			topics = append(topics, at.topic)
+		}
+	}
+	adm := kadm.NewClient(cl)
+	list := adm.ListStartOffsets
+	if c.Start == StartLatest {
+		// The last stable offset: what an open transaction holds back was not yet there to be skipped.
+		list = adm.ListCommittedOffsets
+	}
+	listed, err := list(ctx, topics...)
+	if err != nil {
+		return fmt.Errorf("resolve start offsets: %w", err)
+	}
+	for at := range missing {
+		offset, ok := listed.Lookup(at.topic, at.partition)
+		if !ok {
+			return fmt.Errorf("resolve start offsets: no answer for %s/%d", at.topic, at.partition)
+		}
+		if offset.Err != nil {
+			return fmt.Errorf("resolve start offsets: %s/%d: %w", at.topic, at.partition, offset.Err)
+		}
+		missing[at] = offset.Offset
+	}
+	return nil
+}
+
+// commitStart commits plain offsets as the member that cl is.
+func commitStart(ctx context.Context, cl *kgo.Client, group, instance string, starts map[place]int64, ids map[string][16]byte) error {
+	req := kmsg.NewPtrOffsetCommitRequest()
+	req.Group = group
+	req.MemberID, req.Generation = cl.GroupMetadata()
+	req.InstanceID = &instance
+	topics := map[string]int{}
+	for at, offset := range starts {
+		i, ok := topics[at.topic]
+		if !ok {
+			topic := kmsg.NewOffsetCommitRequestTopic()
+			topic.Topic, topic.TopicID = at.topic, ids[at.topic]
+			i = len(req.Topics)
+			topics[at.topic] = i
+			req.Topics = append(req.Topics, topic)
+		}
+		partition := kmsg.NewOffsetCommitRequestTopicPartition()
+		partition.Partition, partition.Offset = at.partition, offset
+		metadata := OffsetMetadata(ids[at.topic])
+		partition.Metadata = &metadata
+		req.Topics[i].Partitions = append(req.Topics[i].Partitions, partition)
+	}
+	resp, err := req.RequestWith(ctx, cl)
+	if err != nil {
+		return fmt.Errorf("commit start offsets: %w", err)
+	}
+	var errs []error
+	for _, topic := range resp.Topics {
+		for _, partition := range topic.Partitions {
+			if err := kerr.ErrorForCode(partition.ErrorCode); err != nil {
+				errs = append(errs, fmt.Errorf("commit start offsets: %s/%d: %w", topic.Topic, partition.Partition, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// unstableBackoff is the pause between two looks at offsets that a transaction still holds.
+const unstableBackoff = 20 * time.Millisecond
+
+// offsetsEqual compares what the session believes to be committed with what the broker says, for
+// the partitions still owned (rule 3). It asks until no offset is unstable or ctx ends. No offset
+// equals no offset. The partitions are asked for by name: to a question for all of them a broker does
+// not mention one whose first commit is still pending (seen on Kafka 4.3.1).
+func offsetsEqual(ctx context.Context, cl *kgo.Client, group string, ids func(string) [16]byte, cached map[string]map[int32]kgo.EpochOffset) (bool, error) {
+	ask := kmsg.NewOffsetFetchRequestGroup()
+	ask.Group = group
+	for topic, partitions := range cached {
+		one := kmsg.NewOffsetFetchRequestGroupTopic()
+		one.Topic, one.TopicID = topic, ids(topic)
+		one.Partitions = slices.Collect(maps.Keys(partitions))
+		ask.Topics = append(ask.Topics, one)
+	}
+	req := kmsg.NewPtrOffsetFetchRequest()
+	req.RequireStable = true
+	req.Groups = append(req.Groups, ask)
+	for {
+		resp, err := req.RequestWith(ctx, cl)
+		if err != nil {
+			return false, fmt.Errorf("fetch committed offsets: %w", err)
+		}
+		equal, stable, err := compareOffsets(resp, cached)
+		if err != nil || stable {
+			return equal, err
+		}
+		if !pause(ctx, unstableBackoff) {
+			return false, fmt.Errorf("fetch committed offsets: still unstable: %w", ctx.Err())
+		}
+	}
+}
+
+// compareOffsets looks for each cached offset in the answer. stable is false where an open transaction
+// still holds one of them.
+func compareOffsets(resp *kmsg.OffsetFetchResponse, cached map[string]map[int32]kgo.EpochOffset) (equal, stable bool, err error) {
+	found := 0
+	equal, stable = true, true
+	for _, group := range resp.Groups {
+		if err := kerr.ErrorForCode(group.ErrorCode); err != nil {
+			return false, true, fmt.Errorf("fetch committed offsets: %w", err)
+		}
+		for _, topic := range group.Topics {
+			for _, p := range topic.Partitions {
+				mine, owned := cached[topic.Topic][p.Partition]
+				err := kerr.ErrorForCode(p.ErrorCode)
+				switch {
+				case !owned:
+				case errors.Is(err, kerr.UnstableOffsetCommit):
+					stable = false
+				case err != nil:
+					return false, true, fmt.Errorf("fetch committed offsets: %s/%d: %w", topic.Topic, p.Partition, err)
+				case p.Offset < 0 && mine.Offset < 0, p.Offset == mine.Offset:
+				default:
+					equal = false
+				}
+				if owned {
+					found++
+				}
+			}
+		}
+	}
+	for _, partitions := range cached {
+		found -= len(partitions)
+	}
+	return equal && found == 0, stable, nil
+}

@@ -1,0 +1,155 @@
+package txn
+
+import (
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+func TestBatchIsClosedWhenThereIsNoMoreToRead(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_700_000_000, 0)
+	const interval = 5 * time.Millisecond
+	for name, c := range map[string]struct {
+		records int
+		bytes   int64
+		behind  bool
+		first   time.Duration // ago
+		last    time.Duration // ago; 0 means that nothing was committed yet
+		none    bool          // no least interval
+		want    time.Duration
+	}{
+		"first batch ever":             {records: 1, want: 0},
+		"idle for long":                {records: 1, last: time.Second, want: 0},
+		"just committed":               {records: 1, last: 2 * time.Millisecond, want: 3 * time.Millisecond},
+		"just committed, no interval":  {records: 1, last: 2 * time.Millisecond, none: true, want: 0},
+		"full of records":              {records: 100, last: time.Millisecond, behind: true, want: 0},
+		"more than full":               {records: 120, last: time.Millisecond, want: 0},
+		"full of bytes":                {records: 1, bytes: 1 << 20, last: time.Millisecond, behind: true, want: 0},
+		"behind":                       {records: 1, last: time.Second, behind: true, first: 10 * time.Millisecond, want: fill - 10*time.Millisecond},
+		"behind, and waited for long":  {records: 1, last: time.Second, behind: true, first: time.Minute, want: 0},
+		"behind before the first end":  {records: 1, behind: true, want: fill},
+		"only control records so far":  {records: 0, last: 2 * time.Millisecond, want: 3 * time.Millisecond},
+		"committed a moment from now":  {records: 1, last: -time.Millisecond, want: 6 * time.Millisecond},
+		"behind, first from now":       {records: 1, behind: true, first: -time.Millisecond, want: fill + time.Millisecond},
+		"behind although none is here": {records: 0, behind: true, first: 0, want: fill},
+	} {
+		p := newPace(Config{RecordsMax: 100, BytesMax: 1 << 20, IntervalMin: interval, HandlerTimeout: 10 * time.Second})
+		if c.none {
+			p.interval = 0
+		}
+		if c.last != 0 {
+			p.committed(now.Add(-c.last))
+		}
+		if _, got := p.wait(now, now.Add(-c.first), c.records, 100, c.bytes, c.behind); got != c.want {
+			t.Errorf("%s: waits %s, want %s", name, got, c.want)
+		}
+	}
+}
+
+// An open batch is left alone until its end is near, see wait.
+func TestLaneRestsUntilTheEndOfItsBatchIsNear(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_700_000_000, 0)
+	for name, c := range map[string]struct {
+		ending time.Duration
+		behind bool
+		rest   time.Duration
+		wait   time.Duration
+	}{
+		"a fast broker":     {ending: 2 * time.Millisecond, rest: 3 * time.Millisecond, wait: 4 * time.Millisecond},
+		"a slow broker":     {ending: 21 * time.Millisecond, rest: 9500 * time.Microsecond, wait: 20 * time.Millisecond},
+		"a distant broker":  {ending: 200 * time.Millisecond, rest: 0, wait: fill - time.Millisecond},
+		"more waits":        {ending: 2 * time.Millisecond, behind: true, rest: 0, wait: fill},
+		"nothing was ended": {rest: 4 * time.Millisecond, wait: 4 * time.Millisecond},
+	} {
+		p := newPace(Config{RecordsMax: 100, BytesMax: 1 << 20, IntervalMin: 5 * time.Millisecond, HandlerTimeout: 10 * time.Second})
+		if c.ending > 0 {
+			p.ended(c.ending)
+		}
+		p.committed(now.Add(-time.Millisecond))
+		if rest, wait := p.wait(now, now, 1, 100, 0, c.behind); rest != c.rest || wait != c.wait {
+			t.Errorf("%s: rests %s of %s, want %s of %s", name, rest, wait, c.rest, c.wait)
+		}
+	}
+}
+
+// Whatever happened before, a batch is neither empty by design nor beyond its limits, and it is not
+// held open for longer than the larger of fill and the least interval.
+func TestPaceStaysWithinItsLimits(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		span := rapid.Custom(func(t *rapid.T) time.Duration {
+			return time.Duration(rapid.Int64Range(0, int64(time.Minute)).Draw(t, "ns")) >> rapid.IntRange(0, 36).Draw(t, "scale")
+		})
+		c := Config{
+			RecordsMax: rapid.IntRange(1, recordsCap).Draw(t, "records"), BytesMax: rapid.Int64Range(1<<10, 1<<30).Draw(t, "bytes"),
+			IntervalMin:    min(time.Second, span.Draw(t, "interval")),
+			HandlerTimeout: 100*time.Millisecond + span.Draw(t, "timeout"),
+		}
+		p := newPace(c)
+		now := time.Unix(1_700_000_000, 0)
+		for range 20 {
+			switch rapid.IntRange(0, 3).Draw(t, "event") {
+			case 0:
+				p.handled(rapid.IntRange(0, c.RecordsMax).Draw(t, "handled"), span.Draw(t, "took"))
+			case 1:
+				p.slow(rapid.IntRange(0, c.RecordsMax).Draw(t, "slow"), span.Draw(t, "took"))
+			case 2:
+				p.ended(span.Draw(t, "took"))
+			default:
+				now = now.Add(span.Draw(t, "passed"))
+				p.committed(now)
+			}
+			suspicion := rapid.IntRange(0, 10).Draw(t, "suspicion")
+			limit := p.limit(suspicion)
+			if limit < 1 || limit > c.RecordsMax || suspicion > 0 && limit > suspicion {
+				t.Fatalf("limit is %d, want 1..%d and no more than suspicion allows (%d)", limit, c.RecordsMax, suspicion)
+			}
+			rest, wait := p.wait(now.Add(span.Draw(t, "later")), now, rapid.IntRange(0, limit).Draw(t, "have"), limit, 0, rapid.Bool().Draw(t, "behind"))
+			if rest < 0 || rest > wait || wait > max(fill, c.IntervalMin) {
+				t.Fatalf("rests %s and waits %s, want 0s..%s", rest, wait, max(fill, c.IntervalMin))
+			}
+		}
+	})
+}
+
+// Handlers that need a while get smaller batches: a quarter of the deadline is for the average, the
+// rest for the day on which it lies.
+func TestBatchShrinksUntilItsHandlersKeepTheDeadline(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		p := newPace(Config{RecordsMax: 5000, BytesMax: 1 << 20, HandlerTimeout: 10 * time.Second})
+		cost := time.Duration(rapid.Int64Range(int64(time.Microsecond), int64(5*time.Second)).Draw(t, "cost"))
+		for range 40 {
+			n := p.limit(0)
+			p.handled(n, time.Duration(n)*cost)
+		}
+		if n := p.limit(0); n > 1 && time.Duration(n)*cost > 3*time.Second {
+			t.Fatalf("%d records of %s each make %s, want about a quarter of 10s", n, cost, time.Duration(n)*cost)
+		}
+		for range 60 { // and back, when they are fast again
+			n := p.limit(0)
+			p.handled(n, time.Duration(n)*time.Microsecond)
+		}
+		if n := p.limit(0); n < 4000 {
+			t.Fatalf("fast again, yet the limit is %d, want about 5000", n)
+		}
+	})
+}
+
+func TestSlowBatchMakesTheNextSmaller(t *testing.T) {
+	t.Parallel()
+	p := newPace(Config{RecordsMax: 1000, BytesMax: 1 << 20, HandlerTimeout: time.Second})
+	p.handled(1000, time.Millisecond)
+	before := p.limit(0)
+	p.slow(1000, 2*time.Second)
+	if got := p.limit(0); before != 1000 || got > 125 {
+		t.Errorf("limit was %d and is %d after 1000 records took 2s, want 1000 and at most 125", before, got)
+	}
+	p.slow(0, time.Hour) // only control records: nothing to divide by
+	if got := p.limit(0); got != 1 {
+		t.Errorf("limit is %d, want 1", got)
+	}
+}

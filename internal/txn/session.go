@@ -1,0 +1,491 @@
+package txn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// Session is one transactional group member. All methods are called from one goroutine. After End
+// gave an error the only legal call is Close.
+type Session interface {
+	// Poll returns records, or errors as fake fetches, as the client does. It returns early when ctx ends.
+	Poll(ctx context.Context, limit int) kgo.Fetches
+	// Produce adds a record to the transaction and begins one where there is none. The record must
+	// not be touched before End has returned.
+	Produce(record *kgo.Record)
+	// End commits what was polled and produced, or aborts it and rewinds. It commits only if every
+	// produce of this transaction succeeded (rule 1). Its time is bounded by the configuration and by
+	// nothing else: cancelling the end of a transaction only hides its outcome (rule 8).
+	End(commit bool) ending
+	// Pause makes these the owned partitions that are not read; all others are.
+	Pause(places map[place]bool)
+	// Close gives the session up. A static member stays in the group (rule 6).
+	Close()
+}
+
+// ending is the answer of Session.End.
+type ending struct {
+	end
+	produce error // the first failed produce; then wanted is false
+	refused bool  // the broker refused the record itself
+}
+
+// watcher is told of what happens to a session's partitions, on the client's own goroutine.
+type watcher interface {
+	// settled comes before the first record of these partitions can be polled.
+	settled(ctx context.Context, committed map[place]int64, ids map[string][16]byte, halted map[place]error) error
+	gone(partitions map[string][]int32, lost bool)
+	assigned(partitions map[string][]int32)
+	retrying(err error)
+}
+
+// kgoSession makes a kgo.GroupTransactSession fit.
+type kgoSession struct {
+	config  Config
+	member  string
+	session *kgo.GroupTransactSession
+	cancel  context.CancelFunc // of everything the session's client still waits for
+
+	begun   bool
+	promise func(*kgo.Record, error)
+
+	mu      sync.Mutex // promises and group callbacks come from other goroutines
+	failure error      // first failed produce of the transaction
+	ids     map[string][16]byte
+
+	// What follows belongs to the group's goroutine: the OffsetFetch that is being settled, and the
+	// client that it came by. The group may run before session is set.
+	fetched map[place]committedOffset
+	asked   *kgo.Client
+}
+
+// Client timings. The defaults of the client were measured to stall a lane for seconds after an
+// everyday produce error (reasons in DESIGN.md).
+const (
+	metadataMinAge        = 50 * time.Millisecond
+	concurrentTxnsBackoff = 2 * time.Millisecond
+	retryBackoffMin       = 5 * time.Millisecond
+	retryBackoffMax       = time.Second
+	lingerMax             = 5 * time.Millisecond // End flushes, so this only shapes batches
+	fetchMaxWait          = 500 * time.Millisecond
+	fetchBytesMax         = 16 << 20 // per broker and lane; bounds memory
+	fetchPartitionBytes   = 2 << 20  // a lane with few partitions fills a batch from one fetch
+	decompressBytesMax    = 64 << 20 // one batch; a bomb halts its partition
+	openTimeout           = 10 * time.Second
+	settleBackoff         = 100 * time.Millisecond
+	closeTimeout          = time.Second
+	fenceBackoffMax       = 100 * time.Millisecond // a coordinator that can't write its markers is busy enough
+)
+
+func retryBackoff(tries int) time.Duration {
+	return min(retryBackoffMax, retryBackoffMin<<min(tries-1, 10))
+}
+
+// openSession makes a session, after it has resolved the transaction that a predecessor of the same
+// name may have left open (rule 5). The predecessor's transaction is ended before the new member
+// joins: joining first would have its OffsetFetch answered UNSTABLE_OFFSET_COMMIT, which the client
+// asks again only after a second (KIP-447).
+func openSession(ctx context.Context, c Config, lane int, plain *kgo.Client, sizes map[string]int, watch watcher) (*kgoSession, error) {
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	member := c.member(lane)
+	if err := fence(ctx, plain, member, c.Timeout); err != nil {
+		return nil, err
+	}
+	if c.Protocol == ProtocolConsumer {
+		if err := release(ctx, plain, c.Group, member); err != nil {
+			return nil, err
+		}
+	}
+	k := &kgoSession{config: c, member: member, ids: map[string][16]byte{}}
+	k.promise = func(r *kgo.Record, err error) {
+		if err == nil {
+			return
+		}
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if k.failure == nil {
+			k.failure = fmt.Errorf("produce to %s: %w", r.Topic, err)
+		}
+	}
+	// Not derived from ctx: the session outlives the order to stop.
+	life, cancel := context.WithCancel(context.Background())
+	session, err := kgo.NewGroupTransactSession(append(append([]kgo.Opt(nil), c.Client...), append(k.options(sizes, watch), kgo.WithContext(life))...)...)
+	if err != nil {
+		cancel()
+		return nil, &optionError{member, err}
+	}
+	k.session, k.cancel = session, cancel
+	if _, _, err := session.Client().ProducerID(ctx); err != nil {
+		k.Close()
+		return nil, fmt.Errorf("open session %s: load producer id: %w", member, err)
+	}
+	return k, nil
+}
+
+// optionError says that the client refuses its options: no waiting will mend that.
+type optionError struct {
+	member string
+	err    error
+}
+
+func (e *optionError) Error() string { return "open session " + e.member + ": " + e.err.Error() }
+func (e *optionError) Unwrap() error { return e.err }
+
+// fence sends InitProducerID for a transactional id, which aborts whatever transaction it has open
+// and locks out its last owner (KIP-98), and waits until that is done.
+func fence(ctx context.Context, plain *kgo.Client, id string, timeout time.Duration) error {
+	for tries := 0; ; tries++ {
+		req := kmsg.NewPtrInitProducerIDRequest()
+		req.TransactionalID = &id
+		req.TransactionTimeoutMillis = int32(timeout.Milliseconds()) //nolint:gosec // validated to minutes
+		req.ProducerID, req.ProducerEpoch = -1, -1
+		resp, err := req.RequestWith(ctx, plain)
+		if err == nil {
+			err = kerr.ErrorForCode(resp.ErrorCode)
+		}
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, kerr.ConcurrentTransactions) {
+			return fmt.Errorf("take over transactional id %s: %w", id, err)
+		}
+		if !pause(ctx, min(fenceBackoffMax, concurrentTxnsBackoff<<min(tries, 10))) {
+			return fmt.Errorf("take over transactional id %s: its last transaction is still being ended: %w", id, ctx.Err())
+		}
+	}
+}
+
+// release frees the name of a static member whose process has died. Under the classic protocol a new
+// member takes it over at once (KIP-345). Under KIP-848 the broker answers UNRELEASED_INSTANCE_ID for
+// as long as the dead one's session lasts, 45 s by default, unless that member leaves for the moment
+// with the epoch that says so: we say it in its name.
+func release(ctx context.Context, plain *kgo.Client, group, instance string) error {
+	if err := resign(ctx, plain, group, instance, leaveForNow); err != nil {
+		return fmt.Errorf("take member %s over from its predecessor: %w", instance, err)
+	}
+	return nil
+}
+
+// The member epochs that say how a static member leaves (KIP-848).
+const (
+	leaveForGood = -1
+	leaveForNow  = -2 // its partitions wait for its return, as long as its session lasts
+)
+
+// resign lets a static member leave in its name. It is no failure if there is none.
+func resign(ctx context.Context, plain *kgo.Client, group, instance string, epoch int32) error {
+	ask := kmsg.NewPtrConsumerGroupDescribeRequest()
+	ask.Groups = []string{group}
+	described, err := ask.RequestWith(ctx, plain)
+	if err != nil {
+		return fmt.Errorf("describe group: %w", err)
+	}
+	for _, group := range described.Groups {
+		if err := kerr.ErrorForCode(group.ErrorCode); err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
+			return fmt.Errorf("describe group: %w", err)
+		}
+		for _, member := range group.Members {
+			if member.InstanceID == nil || *member.InstanceID != instance || member.MemberEpoch == epoch {
+				continue
+			}
+			leave := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+			leave.Group, leave.MemberID, leave.InstanceID, leave.MemberEpoch = group.Group, member.MemberID, &instance, epoch
+			resp, err := leave.RequestWith(ctx, plain)
+			if err == nil {
+				err = kerr.ErrorForCode(resp.ErrorCode)
+			}
+			if err != nil && !errors.Is(err, kerr.UnknownMemberID) {
+				return fmt.Errorf("leave: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+func (k *kgoSession) options(sizes map[string]int, watch watcher) []kgo.Opt {
+	c := k.config
+	codec, _ := compression(c.Compression) // Validate has seen it
+	opts := []kgo.Opt{
+		kgo.ClientID(k.member),
+		kgo.TransactionalID(k.member),
+		kgo.TransactionTimeout(c.Timeout),
+		kgo.ConsumerGroup(c.Group),
+		kgo.InstanceID(k.member),
+		kgo.ConsumeTopics(c.topics()...),
+		// Never used to start from: every partition has a committed offset before it is read.
+		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
+		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.KeepControlRecords(), // rule 12
+		kgo.SessionTimeout(c.SessionTimeout),
+		kgo.HeartbeatInterval(c.Heartbeat),
+		kgo.RebalanceTimeout(c.RebalanceTimeout),
+		kgo.MetadataMinAge(metadataMinAge),
+		kgo.ConcurrentTransactionsBackoff(concurrentTxnsBackoff),
+		kgo.RetryBackoffFn(retryBackoff),
+		kgo.ProducerLinger(lingerMax),
+		kgo.ProducerBatchCompression(codec),
+		kgo.ProducerBatchMaxBytesFn(func(topic string) int32 {
+			if size, ok := sizes[topic]; ok {
+				return int32(size) //nolint:gosec // it came from a broker as an int32
+			}
+			return sizeDefault
+		}),
+		kgo.FetchMaxWait(fetchMaxWait),
+		kgo.FetchMaxBytes(fetchBytesMax),
+		kgo.FetchMaxPartitionBytes(fetchPartitionBytes),
+		kgo.MaxDecompressBatchBytes(decompressBytesMax),
+		kgo.OnPartitionsAssigned(func(_ context.Context, _ *kgo.Client, p map[string][]int32) { watch.assigned(p) }),
+		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, p map[string][]int32) { watch.gone(p, false) }),
+		kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, p map[string][]int32) { watch.gone(p, true) }),
+		kgo.OnOffsetsFetched(func(_ context.Context, cl *kgo.Client, resp *kmsg.OffsetFetchResponse) error {
+			k.remember(cl, resp)
+			return nil
+		}),
+		kgo.AdjustFetchOffsetsFn(func(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+			return k.settle(ctx, offsets, watch)
+		}),
+	}
+	if c.Protocol == ProtocolConsumer {
+		return append(opts, kgo.Balancers(kgo.CooperativeStickyBalancer()), kgo.ServerSideBalancer())
+	}
+	return append(opts, kgo.Balancers(kgo.CooperativeStickyBalancer()))
+}
+
+// remember keeps the answer of OffsetFetch, because only here its metadata can be seen.
+func (k *kgoSession) remember(cl *kgo.Client, resp *kmsg.OffsetFetchResponse) {
+	fetched := map[place]committedOffset{}
+	for _, group := range resp.Groups {
+		for _, topic := range group.Topics {
+			for _, p := range topic.Partitions {
+				have := committedOffset{offset: p.Offset}
+				if p.Metadata != nil {
+					have.topicID, have.known = ParseOffsetMetadata(*p.Metadata)
+				}
+				fetched[place{topic.Topic, p.Partition}] = have
+			}
+		}
+	}
+	k.fetched, k.asked = fetched, cl
+}
+
+// settle runs on the group's goroutine, between OffsetFetch and the first fetch. It tries until it
+// succeeds or the group session ends: an error would make the client leave and join in a loop.
+func (k *kgoSession) settle(ctx context.Context, offsets map[string]map[int32]kgo.Offset, watch watcher) (map[string]map[int32]kgo.Offset, error) {
+	for {
+		err := k.trySettle(ctx, k.asked, offsets, watch)
+		if err == nil {
+			return offsets, nil
+		}
+		watch.retrying(err)
+		if !pause(ctx, settleBackoff) {
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (k *kgoSession) trySettle(ctx context.Context, cl *kgo.Client, offsets map[string]map[int32]kgo.Offset, watch watcher) error {
+	topics := make([]string, 0, len(offsets))
+	for topic := range offsets {
+		topics = append(topics, topic)
+	}
+	details, err := kadm.NewClient(cl).ListTopics(ctx, topics...)
+	if err != nil {
+		return fmt.Errorf("look up topic ids: %w", err)
+	}
+	ids := make(map[string][16]byte, len(topics))
+	for _, topic := range topics {
+		if err := details[topic].Err; err != nil {
+			return fmt.Errorf("look up topic id of %s: %w", topic, err)
+		}
+		ids[topic] = details[topic].ID
+	}
+	halted, err := k.config.settle(ctx, cl, k.member, k.fetched, ids, offsets)
+	if err != nil {
+		return err
+	}
+	committed := map[place]int64{}
+	for topic, partitions := range offsets {
+		for partition, offset := range partitions {
+			if at := (place{topic, partition}); halted[at] == nil {
+				committed[at] = offset.EpochOffset().Offset
+			}
+		}
+	}
+	if err := watch.settled(ctx, committed, ids, halted); err != nil {
+		return err // and all is tried again: nothing may be forgotten, so nothing is removed before
+	}
+	for at := range halted {
+		delete(offsets[at.topic], at.partition)
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	maps.Copy(k.ids, ids)
+	return nil
+}
+
+func (k *kgoSession) topicID(topic string) [16]byte {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.ids[topic]
+}
+
+// Poll implements Session.
+func (k *kgoSession) Poll(ctx context.Context, limit int) kgo.Fetches {
+	return k.session.PollRecords(ctx, limit)
+}
+
+// Produce implements Session.
+func (k *kgoSession) Produce(record *kgo.Record) {
+	if !k.begin() {
+		return
+	}
+	// The context is deliberately without an end: End bounds the wait for the answer, and a cancelled
+	// produce would leave its sequence number in doubt.
+	k.session.Produce(context.Background(), record, k.promise)
+}
+
+func (k *kgoSession) begin() bool {
+	if k.begun {
+		return true
+	}
+	if err := k.session.Begin(); err != nil {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if k.failure == nil {
+			k.failure = &beginError{err}
+		}
+		return false
+	}
+	k.begun = true
+	return true
+}
+
+// beginError says that the client is in a state from which no transaction can start.
+type beginError struct{ err error }
+
+func (e *beginError) Error() string { return "begin transaction: " + e.err.Error() }
+func (e *beginError) Unwrap() error { return e.err }
+
+// End implements Session.
+func (k *kgoSession) End(commit bool) ending {
+	if commit && !k.begun {
+		k.begin() // offsets alone are a transaction too
+	}
+	var e ending
+	if commit {
+		e.produce = k.flush()
+	} else {
+		k.mu.Lock()
+		e.produce = k.failure
+		k.mu.Unlock()
+	}
+	e.refused = isRefusal(e.produce)
+	e.wanted = commit && e.produce == nil // rule 1
+
+	if begin, ok := errors.AsType[*beginError](e.produce); ok {
+		e.err = begin
+		return e
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), k.config.endTimeout())
+	defer cancel()
+	e.committed, e.err = k.session.End(withMetadata(ctx, k.topicID), kgo.TransactionEndTry(e.wanted))
+	k.begun = false
+	k.mu.Lock()
+	k.failure = nil
+	k.mu.Unlock()
+	if e.wanted && !e.committed && e.err == nil {
+		// Rule 3. What cannot be compared is not equal.
+		ctx, cancel := context.WithTimeout(context.Background(), k.config.endTimeout())
+		defer cancel()
+		equal, err := offsetsEqual(ctx, k.session.Client(), k.config.Group, k.topicID, k.session.Client().CommittedOffsets())
+		e.offsetsEqual = equal && err == nil
+	}
+	return e
+}
+
+// flush waits for the promises and returns the first failure.
+func (k *kgoSession) flush() error {
+	ctx, cancel := context.WithTimeout(context.Background(), k.config.flushTimeout())
+	defer cancel()
+	err := k.session.Client().Flush(ctx)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.failure != nil {
+		return k.failure
+	}
+	if err != nil {
+		return fmt.Errorf("flush: no answer within %s: %w", k.config.flushTimeout(), err)
+	}
+	return nil
+}
+
+// Pause implements Session.
+func (k *kgoSession) Pause(places map[place]bool) {
+	cl := k.session.Client()
+	resumed := cl.PauseFetchPartitions(nil) // the paused ones
+	paused := map[string][]int32{}
+	for at := range places {
+		paused[at.topic] = append(paused[at.topic], at.partition)
+	}
+	for topic, partitions := range resumed {
+		resumed[topic] = slices.DeleteFunc(partitions, func(p int32) bool { return places[place{topic, p}] })
+	}
+	cl.PauseFetchPartitions(paused)
+	cl.ResumeFetchPartitions(resumed)
+}
+
+// Close does not wait for the group. The client, left alone, waits for the answer to a JoinGroup that
+// is under way, which comes when every member has joined: another lane of this process, closed a
+// moment ago, never will, and the wait would last as long as its session timeout. Nothing hangs on
+// that answer, since the transaction has ended.
+func (k *kgoSession) Close() {
+	timer := time.AfterFunc(closeTimeout, k.cancel)
+	defer timer.Stop()
+	defer k.cancel()
+	k.session.Close()
+}
+
+// isRefusal tells refusals of a record from failures of brokers and network: only the former may be
+// the fault of a record (rule 7).
+func isRefusal(err error) bool {
+	for _, refusal := range []error{
+		kerr.MessageTooLarge, kerr.RecordListTooLarge, kerr.InvalidRecord, kerr.InvalidTimestamp,
+		kerr.UnsupportedForMessageFormat, kerr.PolicyViolation,
+	} {
+		if errors.Is(err, refusal) {
+			return true
+		}
+	}
+	return false
+}
+
+// isFenced reports that somebody else has our transactional id or our member name. A transaction
+// that ran into its timeout looks the same.
+func isFenced(err error) bool {
+	return errors.Is(err, kerr.ProducerFenced) || errors.Is(err, kerr.FencedInstanceID) ||
+		errors.Is(err, kerr.InvalidProducerEpoch)
+}
+
+// pause waits for d and returns true, or false as soon as ctx ends.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}

@@ -1,0 +1,138 @@
+package txn
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// suspect is what the control topic remembers of the first batch that an owner takes from a
+// partition. It is written before the batch is handled, so that it survives the process. It counts
+// only while the partition's committed offset is still Offset: with the first commit it is history.
+type suspect struct {
+	Format  int   `json:"format"`
+	Offset  int64 `json:"offset"`  // committed offset when the batch began
+	Until   int64 `json:"until"`   // end of the batch
+	Crashes int   `json:"crashes"` // processes that died with it in flight, this one included until it returns
+	Alone   int   `json:"alone"`   // those of them that had only the first record in flight
+	// Hunting says that from Offset to Until one record is in flight at a time, so that the note holds
+	// while the committed offset moves on: a death then was that of the record at that offset, alone.
+	Hunting bool `json:"hunting,omitempty"`
+}
+
+// at gives the note's meaning where the committed offset is now offset.
+func (s suspect) at(offset int64) suspect {
+	switch {
+	case s.Offset == offset:
+		return s
+	case s.Hunting && s.Offset < offset && offset < s.Until:
+		return suspect{Format: s.Format, Offset: offset, Until: s.Until, Crashes: s.Crashes, Alone: 1}
+	default:
+		return suspect{} // it is about what has been committed since
+	}
+}
+
+const (
+	suspectFormat = 1
+	suspectPrefix = "suspect/"
+	markPrefix    = "mark/"
+	// controlPartition is the control topic's only one; a record's zero value names it.
+	controlPartition = 0
+	// crashesMax is the number of deaths that are written down before the hunt begins. The death of an
+	// owner in its steady state is not among them: nothing was suspected then.
+	crashesMax = countedMax
+	// aloneMax is the number of deaths with one record alone in flight that convict it. One might
+	// be chance, somebody's kill -9; two are not.
+	aloneMax = 2
+	// controlReadMax bounds one reading of the control topic.
+	controlReadMax = 30 * time.Second
+)
+
+// control keeps suspects in the control topic. It has clients of its own: what it writes must stay
+// when the lane's transaction is aborted.
+type control struct {
+	client *kgo.Client // plain, idempotent; shared by the lanes
+	opts   []kgo.Opt   // to make a reader with
+	topic  string
+	reader string // names this process among the readers
+}
+
+func suspectKey(topicID [16]byte, partition int32) string {
+	return suspectPrefix + hex.EncodeToString(topicID[:]) + "/" + strconv.Itoa(int(partition))
+}
+
+// read returns all suspects by key. Unknown formats are an error: a newer release wrote them, and
+// guessing could run a deadly record again.
+//
+// It reads up to a mark of its own. Up to the end of the log would not do: where the last records
+// were compacted away, no record ever comes that shows the reader to be there.
+func (c *control) read(ctx context.Context) (map[string]suspect, error) {
+	ctx, cancel := context.WithTimeout(ctx, controlReadMax)
+	defer cancel()
+	mark := &kgo.Record{Topic: c.topic, Key: []byte(markPrefix + c.reader)} // a tombstone: compaction takes it away
+	if err := c.client.ProduceSync(ctx, mark).FirstErr(); err != nil {
+		return nil, fmt.Errorf("read control topic %s: write a mark: %w", c.topic, err)
+	}
+	found := map[string]suspect{}
+	reader, err := kgo.NewClient(append(append([]kgo.Opt(nil), c.opts...),
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{c.topic: {controlPartition: kgo.NewOffset().AtStart()}}))...)
+	if err != nil {
+		return nil, fmt.Errorf("read control topic %s: open reader: %w", c.topic, err)
+	}
+	defer reader.Close()
+	for read := false; !read; {
+		fetches := reader.PollFetches(ctx)
+		if err := fetches.Err(); err != nil {
+			return nil, fmt.Errorf("read control topic %s: %w", c.topic, err)
+		}
+		var bad error
+		fetches.EachRecord(func(r *kgo.Record) {
+			read = read || r.Offset >= mark.Offset
+			if !strings.HasPrefix(string(r.Key), suspectPrefix) {
+				return
+			}
+			if r.Value == nil {
+				delete(found, string(r.Key))
+				return
+			}
+			var s suspect
+			if err := json.Unmarshal(r.Value, &s); err != nil {
+				bad = errors.Join(bad, fmt.Errorf("offset %d: %w", r.Offset, err))
+				return
+			}
+			if s.Format != suspectFormat {
+				bad = errors.Join(bad, fmt.Errorf("offset %d has format %d, this release knows %d: upgrade this instance", r.Offset, s.Format, suspectFormat))
+				return
+			}
+			found[string(r.Key)] = s
+		})
+		if bad != nil {
+			return nil, fmt.Errorf("read control topic %s: %w", c.topic, bad)
+		}
+	}
+	return found, nil
+}
+
+// write stores suspects and returns when they are on the brokers.
+func (c *control) write(ctx context.Context, suspects map[string]suspect) error {
+	records := make([]*kgo.Record, 0, len(suspects))
+	for key, s := range suspects {
+		s.Format = suspectFormat
+		value, err := json.Marshal(s)
+		if err != nil {
+			return fmt.Errorf("encode suspect: %w", err)
+		}
+		records = append(records, &kgo.Record{Topic: c.topic, Key: []byte(key), Value: value})
+	}
+	if err := c.client.ProduceSync(ctx, records...).FirstErr(); err != nil {
+		return fmt.Errorf("write control topic %s: %w", c.topic, err)
+	}
+	return nil
+}

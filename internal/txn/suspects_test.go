@@ -1,0 +1,83 @@
+package txn
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+func newControl(w *world) *control {
+	w.t.Helper()
+	client, err := kgo.NewClient(append(w.config.Client, kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(client.Close)
+	return &control{client: client, opts: w.config.Client, topic: controlTopic, reader: "app.one"}
+}
+
+func TestSuspectsAreReadBackBesideWhatOthersWrite(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	c := newControl(w)
+	ctx := context.Background()
+	if found, err := c.read(ctx); err != nil || len(found) != 0 {
+		t.Fatalf("an empty topic gave %v, %v", found, err)
+	}
+	want := suspect{Format: suspectFormat, Offset: 7, Until: 20, Crashes: 2, Alone: 1}
+	if err := c.write(ctx, map[string]suspect{"suspect/x/0": {Offset: 1}, "suspect/x/1": want}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.client.ProduceSync(ctx,
+		&kgo.Record{Topic: controlTopic, Key: []byte("redrive/x/0/1"), Value: []byte("not json")},
+		&kgo.Record{Topic: controlTopic, Key: []byte("suspect/x/0")},
+	).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	found, err := c.read(ctx)
+	if err != nil || len(found) != 1 || found["suspect/x/1"] != want {
+		t.Errorf("read %+v, %v; want only %+v", found, err, want)
+	}
+}
+
+// A log whose last records compaction has taken away ends with a hole. A reader that waits for the
+// record before the end would wait for ever.
+func TestSuspectsAreReadBeforeAHole(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	if err := w.cluster.DeleteTopic(controlTopic); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.cluster.CreateTopic(controlTopic, 1, map[string]string{"cleanup.policy": "compact", "delete.retention.ms": "0"}); err != nil {
+		t.Fatal(err)
+	}
+	c := newControl(w)
+	ctx := context.Background()
+	if err := c.write(ctx, map[string]suspect{"suspect/x/1": {Offset: 7}}); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if err := w.client.ProduceSync(ctx, &kgo.Record{Topic: controlTopic, Key: []byte("redrive/x")}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		w.cluster.Compact()
+	}
+	if found, err := c.read(ctx); err != nil || found["suspect/x/1"].Offset != 7 {
+		t.Errorf("read %+v, %v", found, err)
+	}
+}
+
+func TestSuspectsOfANewerFormatStopTheLane(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	c := newControl(w)
+	ctx := context.Background()
+	if err := w.client.ProduceSync(ctx, &kgo.Record{Topic: controlTopic, Key: []byte("suspect/x/0"), Value: []byte(`{"format":2}`)}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.read(ctx); err == nil || !strings.Contains(err.Error(), "format 2") {
+		t.Errorf("read gave %v, want an error that names format 2", err)
+	}
+}
