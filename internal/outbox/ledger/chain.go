@@ -1,0 +1,382 @@
+package ledger
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"pawl/internal/failpoint"
+	"pawl/internal/message"
+	"pawl/internal/outbox"
+	"pawl/internal/postgres"
+)
+
+const (
+	// wholeEvery is the distance between chain rows that carry all marks of their lane. The head is put
+	// together from the newest of them and what follows it.
+	wholeEvery = 100
+	// copyFrom is the number of effects from which on COPY beats one statement with arrays. For a hundred it
+	// takes half of the server's CPU, for one two thirds; but it takes three round trips more, which
+	// few effects should not wait for where the server is far away.
+	copyFrom = 100
+)
+
+// chain is the newest row of a lane's chain and the marks up to it. What is remembered of it is only a
+// guess: every append compares number, position and topic with the row itself.
+type chain struct {
+	number     int64
+	next       int64
+	generation int
+	topicID    [16]byte
+	seen       map[outbox.Origin]outbox.Mark
+}
+
+const headSQL = `
+SELECT c.number, c.next_off, c.gen, c.topic_id, c.whole, c.marks
+FROM @schema.ingest c WHERE c.lane = $1 ORDER BY c.base_off DESC LIMIT $2`
+
+// Head tells how far a lane has been ingested.
+func (l *Ledger) Head(ctx context.Context, lane int32) (outbox.Head, error) {
+	ctx, cancel := l.bounded(ctx)
+	defer cancel()
+	c, known, err := l.readChain(ctx, lane)
+	if err != nil || !known {
+		return outbox.Head{Lane: lane}, doing(err, "read head of", lane)
+	}
+	return outbox.Head{Lane: lane, Known: true, TopicID: c.topicID, Next: c.next, Seen: maps.Clone(c.seen)}, nil
+}
+
+func (l *Ledger) readChain(ctx context.Context, lane int32) (c chain, known bool, err error) {
+	rows, err := l.pool.Query(ctx, l.sql(headSQL, 0), lane, wholeEvery)
+	if err != nil {
+		return chain{}, false, err
+	}
+	defer rows.Close()
+	c.seen = map[outbox.Origin]outbox.Mark{}
+	whole := false
+	for rows.Next() && !whole { // newest first
+		var row chain
+		var marks []byte
+		if err := rows.Scan(&row.number, &row.next, &row.generation, &row.topicID, &whole, &marks); err != nil {
+			return chain{}, false, err
+		}
+		if !known {
+			known, row.seen = true, c.seen
+			c = row
+		}
+		if err := readMarks(marks, func(origin outbox.Origin, mark outbox.Mark) { raise(c.seen, origin, mark) }); err != nil {
+			return chain{}, false, err
+		}
+	}
+	rows.Close()
+	if err := rows.Err(); err != nil {
+		return chain{}, false, err
+	}
+	if !known {
+		return chain{}, false, nil
+	}
+	if !whole {
+		return chain{}, false, fmt.Errorf("the chain has no row with all marks among its last %d: it was tampered with; restore a backup or rebuild the ledger", wholeEvery)
+	}
+	remembered := c
+	remembered.seen = maps.Clone(c.seen)
+	l.remember(lane, remembered)
+	return c, true, nil
+}
+
+func raise(seen map[outbox.Origin]outbox.Mark, origin outbox.Origin, mark outbox.Mark) {
+	if have, is := seen[origin]; !is || mark.Above(have) {
+		seen[origin] = mark
+	}
+}
+
+// remember keeps a chain; its marks are the ledger's from then on.
+func (l *Ledger) remember(lane int32, c chain) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.chains[lane] = c
+}
+
+// chainOf gives the remembered chain of a lane, or reads it. Nobody else may hold it: it is taken out of memory.
+func (l *Ledger) chainOf(ctx context.Context, lane int32) (chain, bool, error) {
+	l.mu.Lock()
+	c, known := l.chains[lane]
+	delete(l.chains, lane)
+	l.mu.Unlock()
+	if known {
+		return c, true, nil
+	}
+	return l.readChain(ctx, lane)
+}
+
+// Seed begins the chain of a lane, so that it is read from next on. A lane that has a chain is left
+// alone: outbox.ErrOvertaken.
+func (l *Ledger) Seed(ctx context.Context, lane int32, topicID [16]byte, next int64) error {
+	ctx, cancel := l.bounded(ctx)
+	defer cancel()
+	return doing(l.retryStale(lane, func() error { return l.seed(ctx, lane, topicID, next) }), "seed", lane)
+}
+
+func (l *Ledger) seed(ctx context.Context, lane int32, topicID [16]byte, next int64) error {
+	generation, _, err := l.current(ctx)
+	if err != nil {
+		return err
+	}
+	return pgx.BeginFunc(ctx, l.pool, func(tx pgx.Tx) error {
+		// Two seeds with different positions have different keys; the lock lets the second see the first.
+		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtext($1), $2)`, l.config.Schema, lane); err != nil {
+			return err
+		}
+		tag, err := tx.Exec(ctx, l.sql(`
+INSERT INTO @schema.ingest (lane, base_off, next_off, number, gen, n, topic_id, whole, marks)
+SELECT $1, $2::bigint - 1, $2, 0, $3, 0, $4, true, $5
+WHERE NOT EXISTS (SELECT FROM @schema.ingest c WHERE c.lane = $1)`, 0), lane, next, generation, topicID, writeMarks(nil))
+		if err != nil {
+			return err
+		}
+		if tag.RowsAffected() == 0 {
+			return outbox.ErrOvertaken
+		}
+		_, err = tx.Exec(ctx, l.sql(openSpanSQL, 0), lane, generation, next)
+		return err
+	})
+}
+
+// Append adds a batch if the lane stands at its Base under its TopicID, else it changes nothing and
+// gives outbox.ErrOvertaken. It sets Twin of the intents, which is only right when it succeeds. After
+// any other error the batch may have been added all the same: read the head.
+func (l *Ledger) Append(ctx context.Context, batch *outbox.Batch) error {
+	ctx, cancel := l.bounded(ctx)
+	defer cancel()
+	if err := checkBatch(batch); err != nil {
+		return doing(err, "append to", batch.Lane)
+	}
+	return doing(l.retryStale(batch.Lane, func() error { return l.append(ctx, batch) }), "append to", batch.Lane)
+}
+
+func checkBatch(batch *outbox.Batch) error {
+	if batch.Next <= batch.Base {
+		return fmt.Errorf("the batch ends at %d and begins at %d", batch.Next, batch.Base)
+	}
+	from := batch.Base
+	for i := range batch.Intents {
+		intent := &batch.Intents[i]
+		if intent.Lane != batch.Lane || intent.Offset < from || intent.Offset >= batch.Next {
+			return fmt.Errorf("intent %d:%d is out of place", intent.Lane, intent.Offset)
+		}
+		if int(int32(intent.Index)) != intent.Index || int(int32(intent.Source.ReplayGeneration)) != intent.Source.ReplayGeneration { //nolint:gosec // that is the question
+			return fmt.Errorf("intent %d:%d: its index %d or replay generation %d is too large for the ledger",
+				intent.Lane, intent.Offset, intent.Index, intent.Source.ReplayGeneration)
+		}
+		from = intent.Offset + 1
+	}
+	return nil
+}
+
+func (l *Ledger) append(ctx context.Context, batch *outbox.Batch) error {
+	c, known, err := l.chainOf(ctx, batch.Lane)
+	if err != nil {
+		return err
+	}
+	if !known || c.next != batch.Base || c.topicID != batch.TopicID {
+		// What was remembered may be old, but then somebody else is ingesting this lane, and the caller
+		// reads the head again in any case. If it is new the batch is wrong.
+		if !known {
+			return outbox.ErrOvertaken
+		}
+		if c, known, err = l.readChain(ctx, batch.Lane); err != nil {
+			return err
+		}
+		if !known || c.next != batch.Base || c.topicID != batch.TopicID {
+			return outbox.ErrOvertaken
+		}
+	}
+	open, _, err := l.current(ctx)
+	if err != nil {
+		return err
+	}
+	link := l.link(batch, c, max(c.generation, open))
+	intents := batch.Intents
+	keyed := slices.ContainsFunc(intents, func(i outbox.Intent) bool { return i.BusinessKey != "" })
+	clearTwins(intents)
+	if keyed || link.opens || len(intents) >= copyFrom {
+		err = l.appendInSteps(ctx, batch, link, keyed)
+	} else {
+		err = l.appendAtOnce(ctx, l.pool, batch, link)
+	}
+	if postgres.Code(err) == postgres.UniqueViolation {
+		return outbox.ErrOvertaken // another writer saw the same end and was faster
+	}
+	if err != nil {
+		return err
+	}
+	failpoint.Hit("ledger.appended")
+	if link.opens {
+		l.addSpan(batch.Lane, span{link.generation, batch.Base})
+	}
+	l.remember(batch.Lane, chain{link.number, batch.Next, link.generation, batch.TopicID, c.seen})
+	return nil
+}
+
+func clearTwins(intents []outbox.Intent) {
+	for i := range intents {
+		intents[i].Twin = nil // what a failed attempt left
+	}
+}
+
+// link is a row of the chain to be.
+type link struct {
+	number     int64
+	generation int
+	opens      bool // it is the lane's first in its generation
+	whole      bool
+	marks      []byte
+}
+
+func (l *Ledger) link(batch *outbox.Batch, c chain, generation int) link {
+	k := link{number: c.number + 1, generation: generation, opens: generation != c.generation}
+	for origin, mark := range batch.Seen {
+		raise(c.seen, origin, mark)
+	}
+	marks := batch.Seen
+	if k.whole = k.number%wholeEvery == 0; k.whole {
+		marks = c.seen
+	}
+	k.marks = writeMarks(marks)
+	return k
+}
+
+// The chain row is inserted only where the newest row ends at its base, has the number before its own
+// and is of the same topic. Of two writers that both see that, the primary key lets one commit.
+const linkSQL = `
+INSERT INTO @schema.ingest (lane, base_off, next_off, number, gen, n, topic_id, whole, marks)
+SELECT $1::int, $2::bigint, $3::bigint, $4::bigint, $5::int, $6::int, $7::uuid, $8::boolean, $9::bytea
+WHERE EXISTS (SELECT FROM (
+  SELECT c.next_off, c.number, c.topic_id FROM @schema.ingest c WHERE c.lane = $1 ORDER BY c.base_off DESC LIMIT 1
+) head WHERE head.next_off = $2 AND head.number = $4 - 1 AND head.topic_id = $7)`
+
+const effectColumns = `off, source_off, at, gen, lane, source_part, replay, index, class, id, topic_id, topic, endpoint,
+  content_type, business_key, trace, key, body, twin_off, twin_lane, twin_same`
+
+const unnestSQL = `
+INSERT INTO @schema.effect_g@gen (` + effectColumns + `)
+SELECT u.off, u.source_off, u.at, @gen, $1, u.source_part, u.replay, u.index, u.class, u.id, u.topic_id, u.topic, u.endpoint,
+  u.content_type, u.business_key, u.trace, u.key, u.body, u.twin_off, u.twin_lane, u.twin_same
+FROM unnest($10::bigint[], $11::bigint[], $12::timestamptz[], $13::int[], $14::int[], $15::int[], $16::smallint[], $17::uuid[], $18::uuid[],
+  $19::text[], $20::text[], $21::text[], $22::text[], $23::text[], $24::bytea[], $25::bytea[], $26::bigint[], $27::int[], $28::boolean[])
+  AS u (off, source_off, at, source_part, replay, index, class, id, topic_id, topic, endpoint, content_type, business_key, trace, key, body,
+  twin_off, twin_lane, twin_same)`
+
+// appendSQL is link and effects in one statement, hence one round trip and one transaction.
+const appendSQL = `WITH link AS (` + linkSQL + ` RETURNING 1)` + unnestSQL + ` WHERE EXISTS (SELECT FROM link)`
+
+func linkArguments(batch *outbox.Batch, k link) []any {
+	return []any{batch.Lane, batch.Base, batch.Next, k.number, k.generation, len(batch.Intents), batch.TopicID, k.whole, k.marks}
+}
+
+// appendInSteps is for batches that open a generation, have business keys or are large.
+func (l *Ledger) appendInSteps(ctx context.Context, batch *outbox.Batch, k link, keyed bool) error {
+	return pgx.BeginFunc(ctx, l.pool, func(tx pgx.Tx) error {
+		defer failpoint.Hit("ledger.append")
+		if keyed {
+			if err := l.takeKeys(ctx, tx, batch); err != nil {
+				return fmt.Errorf("take business keys: %w", err)
+			}
+		}
+		if k.opens {
+			if _, err := tx.Exec(ctx, l.sql(openSpanSQL, 0), batch.Lane, k.generation, batch.Base); err != nil {
+				return err
+			}
+		}
+		if len(batch.Intents) < copyFrom {
+			return l.appendAtOnce(ctx, tx, batch, k)
+		}
+		tag, err := tx.Exec(ctx, l.sql(linkSQL, 0), linkArguments(batch, k)...)
+		if err != nil {
+			return err
+		}
+		if tag.RowsAffected() == 0 {
+			return outbox.ErrOvertaken
+		}
+		return l.copyEffects(ctx, tx.Conn().PgConn(), batch.Intents, k.generation)
+	})
+}
+
+// appendAtOnce is one statement.
+func (l *Ledger) appendAtOnce(ctx context.Context, db executor, batch *outbox.Batch, k link) error {
+	sql, arguments := l.sql(linkSQL, 0), linkArguments(batch, k)
+	if len(batch.Intents) > 0 {
+		sql, arguments = l.sql(appendSQL, k.generation), append(arguments, columnsOf(batch.Intents)...)
+	}
+	tag, err := db.Exec(ctx, sql, arguments...)
+	if err == nil && tag.RowsAffected() == 0 {
+		return outbox.ErrOvertaken
+	}
+	return err
+}
+
+const openSpanSQL = `INSERT INTO @schema.lane_gen (lane, gen, first_off) VALUES ($1, $2, $3)`
+
+// The classes by their number in the table.
+const (
+	classAtLeastOnce = 1
+	classAtMostOnce  = 2
+)
+
+func classNumber(class message.Class) int16 {
+	if class == message.AtMostOnce {
+		return classAtMostOnce
+	}
+	return classAtLeastOnce
+}
+
+func classOf(number int16) (message.Class, error) {
+	switch number {
+	case classAtLeastOnce:
+		return message.AtLeastOnce, nil
+	case classAtMostOnce:
+		return message.AtMostOnce, nil
+	default:
+		return "", fmt.Errorf("class %d is not known to this release: run a newer one", number)
+	}
+}
+
+// columnsOf gives the columns of intents as arrays, in the order of unnestSQL.
+func columnsOf(intents []outbox.Intent) []any {
+	n := len(intents)
+	var (
+		offsets, sources, twinOffsets      = make([]int64, n), make([]int64, n), make([]*int64, n)
+		times                              = make([]time.Time, n)
+		partitions, replays, indexes       = make([]int32, n), make([]int, n), make([]int, n)
+		twinLanes                          = make([]*int32, n)
+		classes                            = make([]int16, n)
+		ids, topicIDs                      = make([][16]byte, n), make([][16]byte, n)
+		topics, endpoints, types, business = make([]string, n), make([]string, n), make([]string, n), make([]string, n)
+		traces                             = make([]string, n)
+		keys, bodies                       = make([][]byte, n), make([][]byte, n)
+		same                               = make([]*bool, n)
+	)
+	for i := range intents {
+		intent := &intents[i]
+		offsets[i], sources[i], times[i], partitions[i] = intent.Offset, intent.Source.Offset, intent.At, intent.Source.Partition
+		replays[i], indexes[i], classes[i] = intent.Source.ReplayGeneration, intent.Index, classNumber(intent.Class)
+		ids[i], topicIDs[i], topics[i] = intent.ID, intent.Source.TopicID, storable(intent.Source.Topic)
+		endpoints[i], types[i], business[i], traces[i] = storable(intent.Endpoint), storable(intent.ContentType), storable(intent.BusinessKey), storable(intent.Trace)
+		keys[i], bodies[i] = intent.Key, notNil(intent.Body)
+		if twin := intent.Twin; twin != nil {
+			twinOffsets[i], twinLanes[i], same[i] = &twin.Offset, &twin.Lane, &twin.Same
+		}
+	}
+	return []any{offsets, sources, times, partitions, replays, indexes, classes, ids, topicIDs, topics, endpoints, types, business, traces, keys, bodies, twinOffsets, twinLanes, same}
+}
+
+func notNil(b []byte) []byte {
+	if b == nil {
+		return []byte{}
+	}
+	return b
+}

@@ -1,0 +1,344 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+
+	"github.com/jackc/pgx/v5"
+
+	"pawl/internal/failpoint"
+	"pawl/internal/outbox"
+	"pawl/internal/postgres"
+)
+
+// The epoch is checked under a shared lock, which a takeover waits for: what passes the check is
+// committed before the new owner looks. The flush before this one must be there, too: where it is not, the database
+// was restored from a backup under the feet of this tenure, which has to end then. It is looked for in an order that only
+// the primary key has: with old statistics the planner would take the other index, and read all of a lane.
+const flushSQL = `
+WITH own AS (SELECT FROM @schema.lane l WHERE l.lane = $1 AND l.epoch = $2 FOR SHARE)
+INSERT INTO @schema.flush_g@gen (lane, epoch, gen, seq, low_off, lo, hi, n, done, results)
+SELECT $1::int, $2::bigint, @gen, $3::bigint, $4::bigint, $5::bigint, $6::bigint, $7::int, $8::text::int8multirange, $9::bytea
+WHERE EXISTS (SELECT FROM own) AND ($10::boolean OR $3 - 1 = (
+  SELECT f.seq FROM @schema.flush_g@gen f WHERE f.lane = $1 AND f.seq >= $3 - 1 ORDER BY f.seq LIMIT 1))`
+
+// Flush writes outcomes down, all or nothing: one statement where nothing is parked, dead or ordered.
+// outbox.ErrFenced: nothing was written. A flush that no sound dispatcher asks for is refused by an
+// error of another kind. After any such error the outcome is unknown: end the tenure and recover.
+func (l *Ledger) Flush(ctx context.Context, flush outbox.Flush) error {
+	ctx, cancel := l.bounded(ctx)
+	defer cancel()
+	lane := flush.Tenure.Lane
+	h := l.hold(lane)
+	defer h.Unlock()
+	state, err := l.take(ctx, h, flush.Tenure)
+	if err != nil {
+		return doing(err, "flush", lane)
+	}
+	if flush.Seq != state.seq+1 {
+		return doing(fmt.Errorf("flush %d follows %d", flush.Seq, state.seq), "flush", lane)
+	}
+	if flush.Low < state.low {
+		return doing(fmt.Errorf("the low mark goes back from %d to %d", state.low, flush.Low), "flush", lane)
+	}
+	w, err := prepare(flush, state)
+	if err != nil {
+		return doing(err, "flush", lane)
+	}
+	err = l.retryStale(lane, func() error {
+		open, _, err := l.current(ctx)
+		if err != nil {
+			return err
+		}
+		w.generation = max(open, state.generation)
+		w.first = w.generation != state.generation
+		if w.plain() {
+			return l.flushAtOnce(ctx, l.pool, w)
+		}
+		return l.flushInSteps(ctx, w)
+	})
+	if err != nil {
+		return doing(err, fmt.Sprintf("flush %d of", flush.Seq), lane)
+	}
+	state.seq, state.low, state.generation = flush.Seq, flush.Low, w.generation
+	for _, offset := range w.freed {
+		delete(state.aside, offset)
+	}
+	for _, p := range flush.Parked {
+		state.aside[p.Offset] = struct{}{}
+	}
+	h.state = state
+	return nil
+}
+
+// writing is a flush with what has to be changed beside its row.
+type writing struct {
+	outbox.Flush
+	generation int
+	first      bool // of its lane or of its generation
+	results    []byte
+	lo, hi     int64
+	freed      []int64          // settled offsets that were parked or sending
+	failed     []outbox.Outcome // to be kept: dead, unknown, conflict
+	tried      []outbox.Outcome // whose last attempt is worth a row
+}
+
+func prepare(flush outbox.Flush, state *tenureState) (*writing, error) {
+	results, err := writeResults(flush.Settled)
+	if err != nil {
+		return nil, err
+	}
+	w := &writing{Flush: flush, results: results, lo: 0, hi: -1}
+	if n := len(flush.Settled); n > 0 {
+		w.lo, w.hi = flush.Settled[0].Offset, flush.Settled[n-1].Offset
+	}
+	for _, o := range flush.Settled {
+		if !flush.Covered.Contains(o.Offset) {
+			return nil, fmt.Errorf("the outcome of %d is not covered", o.Offset)
+		}
+		_, waited := state.aside[o.Offset]
+		if waited {
+			w.freed = append(w.freed, o.Offset)
+		}
+		lost := o.Status == outbox.Dead || o.Status == outbox.Unknown
+		if lost || o.Status == outbox.Conflict {
+			w.failed = append(w.failed, o)
+		}
+		if o.Attempts > 0 && (lost || o.Attempts > 1) {
+			w.tried = append(w.tried, o)
+		}
+	}
+	return w, nil
+}
+
+// plain reports whether the row is all there is to write.
+func (w *writing) plain() bool {
+	return len(w.freed)+len(w.failed)+len(w.Parked)+len(w.Holds)+len(w.Freed)+len(w.Obeyed)+len(w.tried) == 0
+}
+
+func (w *writing) arguments() []any {
+	return []any{w.Tenure.Lane, w.Tenure.Epoch, w.Seq, w.Low, w.lo, w.hi, len(w.Settled), multirange(w.Covered), w.results, w.first}
+}
+
+// multirange writes a set of offsets as Postgres reads it.
+func multirange(ranges outbox.Ranges) string {
+	b := []byte{'{'}
+	for i, r := range ranges {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = strconv.AppendInt(append(b, '['), r.From, 10)
+		b = append(strconv.AppendInt(append(b, ','), r.To, 10), ')')
+	}
+	return string(append(b, '}'))
+}
+
+func (l *Ledger) flushAtOnce(ctx context.Context, db executor, w *writing) error {
+	tag, err := db.Exec(ctx, l.sql(flushSQL, w.generation), w.arguments()...)
+	if err == nil && tag.RowsAffected() == 0 {
+		return outbox.ErrFenced
+	}
+	return err
+}
+
+const (
+	ownSQL = `SELECT FROM @schema.lane l WHERE l.lane = $1 AND l.epoch = $2 FOR SHARE`
+
+	keepSQL = `
+INSERT INTO @schema.kept (` + effectColumns + `)
+SELECT ` + effectColumns + ` FROM @schema.effect_g@gen WHERE lane = $1 AND off = ANY($2::bigint[])
+ON CONFLICT (lane, off) DO NOTHING`
+
+	burySQL = `
+INSERT INTO @schema.dead (lane, off, seq, fate, attempts, status, error, endpoint)
+SELECT $1, u.off, $2, u.fate, u.attempts, u.status, u.error, k.endpoint
+FROM unnest($3::bigint[], $4::text[], $5::int[], $6::int[], $7::text[]) AS u (off, fate, attempts, status, error)
+JOIN @schema.kept k ON k.lane = $1 AND k.off = u.off
+ON CONFLICT (lane, off) DO UPDATE SET seq = excluded.seq, at = now(), fate = excluded.fate, attempts = excluded.attempts,
+  status = excluded.status, error = excluded.error`
+
+	// What is retried is no longer dead. Its copy stays until it is settled.
+	unburySQL = `DELETE FROM @schema.dead d WHERE d.lane = $1 AND d.off = ANY($2::bigint[])`
+
+	unparkSQL = `DELETE FROM @schema.parked p WHERE p.lane = $1 AND p.off = ANY($2::bigint[])`
+
+	// The relay still needs what was kept of a settled effect, until it has told flush $2.
+	dropSQL = `UPDATE @schema.kept k SET settled = $2 WHERE k.lane = $1 AND k.off = ANY($3::bigint[])`
+
+	unsendSQL = `DELETE FROM @schema.sending s WHERE s.lane = $1 AND s.off = ANY($2::bigint[])`
+
+	endHoldSQL = `DELETE FROM @schema.hold h WHERE h.lane = $1 AND h.off = ANY($2::bigint[])`
+
+	holdSQL = `
+INSERT INTO @schema.hold (lane, off, endpoint, key)
+SELECT $1, u.off, u.endpoint, u.key FROM unnest($2::bigint[], $3::text[], $4::bytea[]) AS u (off, endpoint, key)
+ON CONFLICT (lane, off) DO NOTHING`
+
+	// An attempt that a parked or dead effect already had is not written again.
+	attemptSQL = `
+INSERT INTO @schema.attempt_g@gen (gen, lane, off, attempt, status, error)
+SELECT @gen, $1, u.off, u.attempt, u.status, u.error
+FROM unnest($2::bigint[], $3::int[], $4::int[], $5::text[]) AS u (off, attempt, status, error)
+WHERE u.attempt > coalesce((SELECT p.attempts FROM @schema.parked p WHERE p.lane = $1 AND p.off = u.off),
+  (SELECT d.attempts FROM @schema.dead d WHERE d.lane = $1 AND d.off = u.off), 0)`
+
+	// The endpoint is not null: an effect that is not where it was looked for fails the statement.
+	parkSQL = `
+INSERT INTO @schema.parked AS p (lane, off, role, attempts, next_at, first_at, status, error, endpoint)
+SELECT $1, u.off, u.role, u.attempts, clock_timestamp() + u.due * interval '1 microsecond', clock_timestamp() - u.age * interval '1 microsecond',
+  u.status, u.error, coalesce((SELECT e.endpoint FROM @schema.effect_g@gen e WHERE e.lane = $1 AND e.off = u.off),
+    (SELECT k.endpoint FROM @schema.kept k WHERE k.lane = $1 AND k.off = u.off))
+FROM unnest($2::bigint[], $3::smallint[], $4::int[], $5::bigint[], $6::bigint[], $7::int[], $8::text[]) AS u (off, role, attempts, due, age, status, error)
+ON CONFLICT (lane, off) DO UPDATE SET role = excluded.role, attempts = excluded.attempts, next_at = excluded.next_at,
+  first_at = excluded.first_at, status = excluded.status, error = excluded.error`
+
+	// For effects whose generation has been dropped.
+	parkKeptSQL = `
+INSERT INTO @schema.parked AS p (lane, off, role, attempts, next_at, first_at, status, error, endpoint)
+SELECT $1, u.off, u.role, u.attempts, clock_timestamp() + u.due * interval '1 microsecond', clock_timestamp() - u.age * interval '1 microsecond',
+  u.status, u.error, (SELECT k.endpoint FROM @schema.kept k WHERE k.lane = $1 AND k.off = u.off)
+FROM unnest($2::bigint[], $3::smallint[], $4::int[], $5::bigint[], $6::bigint[], $7::int[], $8::text[]) AS u (off, role, attempts, due, age, status, error)
+ON CONFLICT (lane, off) DO UPDATE SET role = excluded.role, attempts = excluded.attempts, next_at = excluded.next_at,
+  first_at = excluded.first_at, status = excluded.status, error = excluded.error`
+)
+
+// flushInSteps is one transaction of two round trips and its commit.
+func (l *Ledger) flushInSteps(ctx context.Context, w *writing) error {
+	spans, err := l.spansOf(ctx, w.Tenure.Lane)
+	if err != nil {
+		return err
+	}
+	err = pgx.BeginFunc(ctx, l.pool, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, l.sql(ownSQL, 0), w.Tenure.Lane, w.Tenure.Epoch)
+		if err != nil {
+			return err
+		}
+		if tag.RowsAffected() == 0 {
+			return outbox.ErrFenced
+		}
+		var batch pgx.Batch
+		var buried int64
+		l.queueAttempts(&batch, w)
+		l.queueFailed(&batch, w, spans, &buried)
+		l.queueFreed(&batch, w)
+		l.queueParked(&batch, w, spans)
+		l.queueHolds(&batch, w)
+		if len(w.Obeyed) > 0 {
+			batch.Queue(l.sql(obeySQL, 0), w.Tenure.Lane, w.Obeyed, w.offsets())
+		}
+		if err := batched(ctx, tx, &batch); err != nil {
+			return err
+		}
+		if buried != int64(len(w.failed)) {
+			return fmt.Errorf("%d of %d effects to bury are not there: %w", int64(len(w.failed))-buried, len(w.failed), errStale)
+		}
+		defer failpoint.Hit("ledger.flush")
+		return l.flushAtOnce(ctx, tx, w)
+	})
+	if postgres.Code(err) == postgres.NotNullViolation {
+		return errors.Join(errStale, err)
+	}
+	return err
+}
+
+func (l *Ledger) queueAttempts(batch *pgx.Batch, w *writing) {
+	n := len(w.tried) + len(w.Parked)
+	offsets, attempts, statuses, texts := make([]int64, 0, n), make([]int, 0, n), make([]int, 0, n), make([]string, 0, n)
+	add := func(offset int64, attempt, status int, text string) {
+		offsets, attempts, statuses, texts = append(offsets, offset), append(attempts, attempt), append(statuses, status), append(texts, storable(text))
+	}
+	for _, o := range w.tried {
+		add(o.Offset, o.Attempts, o.HTTPStatus, o.Error)
+	}
+	for _, p := range w.Parked {
+		if p.Attempts > 0 {
+			add(p.Offset, p.Attempts, p.Status, p.Error)
+		}
+	}
+	if len(offsets) > 0 {
+		batch.Queue(l.sql(attemptSQL, w.generation), w.Tenure.Lane, offsets, attempts, statuses, texts)
+	}
+}
+
+func (l *Ledger) queueFailed(batch *pgx.Batch, w *writing, spans []span, buried *int64) {
+	n := len(w.failed)
+	if n == 0 {
+		return
+	}
+	offsets, fates, attempts := make([]int64, n), make([]string, n), make([]int, n)
+	statuses, texts := make([]int, n), make([]string, n)
+	for i, o := range w.failed {
+		offsets[i], fates[i], attempts[i], statuses[i], texts[i] = o.Offset, string(o.Status), o.Attempts, o.HTTPStatus, storable(o.Error)
+	}
+	groups := byGeneration(spans, offsets)
+	delete(groups, 0) // those were kept when their generation was dropped
+	for _, generation := range slices.Sorted(maps.Keys(groups)) {
+		batch.Queue(l.sql(keepSQL, generation), w.Tenure.Lane, groups[generation])
+	}
+	batch.Queue(l.sql(burySQL, 0), w.Tenure.Lane, w.Seq, offsets, fates, attempts, statuses, texts).Exec(rowsAffected(buried))
+}
+
+func (l *Ledger) queueFreed(batch *pgx.Batch, w *writing) {
+	if len(w.freed) == 0 {
+		return
+	}
+	lane := w.Tenure.Lane
+	batch.Queue(l.sql(unparkSQL, 0), lane, w.freed)
+	batch.Queue(l.sql(unsendSQL, 0), lane, w.freed)
+	settled := slices.DeleteFunc(slices.Clone(w.freed), func(offset int64) bool {
+		return slices.ContainsFunc(w.failed, func(o outbox.Outcome) bool { return o.Offset == offset })
+	})
+	if len(settled) > 0 {
+		batch.Queue(l.sql(dropSQL, 0), lane, w.Seq, settled)
+	}
+}
+
+func (l *Ledger) queueHolds(batch *pgx.Batch, w *writing) {
+	if len(w.Freed) > 0 {
+		batch.Queue(l.sql(endHoldSQL, 0), w.Tenure.Lane, w.Freed)
+	}
+	n := len(w.Holds)
+	if n == 0 {
+		return
+	}
+	offsets, endpoints, keys := make([]int64, n), make([]string, n), make([][]byte, n)
+	for i, h := range w.Holds {
+		offsets[i], endpoints[i], keys[i] = h.Offset, storable(h.Endpoint), h.Key
+	}
+	batch.Queue(l.sql(holdSQL, 0), w.Tenure.Lane, offsets, endpoints, keys)
+}
+
+func (l *Ledger) queueParked(batch *pgx.Batch, w *writing, spans []span) {
+	if len(w.Parked) == 0 {
+		return
+	}
+	lane := w.Tenure.Lane
+	all := make([]int64, len(w.Parked))
+	byOffset := make(map[int64]*outbox.Parked, len(w.Parked))
+	for i := range w.Parked {
+		all[i], byOffset[w.Parked[i].Offset] = w.Parked[i].Offset, &w.Parked[i]
+	}
+	groups := byGeneration(spans, all)
+	for _, generation := range slices.Sorted(maps.Keys(groups)) {
+		offsets := groups[generation]
+		n := len(offsets)
+		roles, attempts, statuses := make([]int16, n), make([]int, n), make([]int, n)
+		due, age, texts := make([]int64, n), make([]int64, n), make([]string, n)
+		for i, offset := range offsets {
+			p := byOffset[offset]
+			roles[i], attempts[i], statuses[i], texts[i] = int16(p.Role), p.Attempts, p.Status, storable(p.Error)
+			due[i], age[i] = p.In.Microseconds(), p.Since.Microseconds()
+		}
+		sql := l.sql(parkSQL, generation)
+		if generation == 0 {
+			sql = l.sql(parkKeptSQL, 0)
+		}
+		batch.Queue(sql, lane, offsets, roles, attempts, due, age, statuses, texts)
+	}
+	batch.Queue(l.sql(unburySQL, 0), lane, all)
+	batch.Queue(l.sql(unsendSQL, 0), lane, all)
+}
