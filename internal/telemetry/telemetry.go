@@ -1,0 +1,158 @@
+// Package telemetry turns what the engine tells through its hooks into metrics and log lines.
+//
+// It draws the line between the two: a metric counts every event, the log has one line for an event
+// that a person may want to know of, none per record above debug, and never a payload. Lines of one
+// kind that come in floods are thinned out and counted.
+package telemetry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"pawl/internal/txn"
+)
+
+const (
+	lagInterval    = 5 * time.Second // between two questions about the lag
+	lagTimeout     = 4 * time.Second // for one answer
+	lagFailuresMax = 3               // failed questions in a row until the old answer is dropped
+)
+
+// LagSample is the lag of one partition.
+type LagSample struct {
+	Topic     string
+	Partition int32
+	Records   int64 // readable records behind the group's committed offset
+}
+
+// Route names a handler and the topics it reads: with them every series is there, at zero, from the
+// start, so that a first event is a rise and not a new series.
+type Route struct {
+	Handler string
+	Topics  []string
+}
+
+// Config holds what a Telemetry is made of.
+type Config struct {
+	Registry *prometheus.Registry // an own one; its owner serves it
+	Log      *slog.Logger
+
+	Version    string // of the program
+	Revision   string // of its source
+	ConfigHash string // tells two configurations apart; never the configuration itself
+
+	Routes  []Route
+	Outputs []string // topics that handlers write to
+
+	// Status is asked at every scrape; nil where there is no engine.
+	Status func() txn.Status
+	// Lag is asked every few seconds while Run runs; nil asks nothing. It may return the lag of
+	// the whole group: only the partitions that this process owns by Status are shown.
+	Lag func(ctx context.Context) ([]LagSample, error)
+}
+
+// Telemetry holds the metrics and the log of one process.
+type Telemetry struct {
+	log     *slog.Logger
+	limiter *limiter
+	metrics *metrics
+	facts   *facts
+	shares  *shares
+	lag     func(ctx context.Context) ([]LagSample, error)
+}
+
+// New registers all metrics.
+func New(config Config) (*Telemetry, error) {
+	var errs []error
+	if config.Registry == nil {
+		errs = append(errs, errors.New("no registry"))
+	}
+	if config.Log == nil {
+		errs = append(errs, errors.New("no logger"))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("open telemetry: %w", err)
+	}
+	t := &Telemetry{
+		log:     config.Log,
+		limiter: newLimiter(),
+		metrics: newMetrics(config),
+		facts:   &facts{status: config.Status},
+		shares:  &shares{lanes: map[int][]txn.Handled{}},
+		lag:     config.Lag,
+	}
+	for _, collector := range append(t.metrics.collectors(), t.facts) {
+		errs = append(errs, config.Registry.Register(collector))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	return t, nil
+}
+
+// Hooks returns the functions for the engine. They may run on several goroutines at a time.
+func (t *Telemetry) Hooks() txn.Hooks {
+	return txn.Hooks{
+		Polled:    t.polled,
+		Handled:   t.handled,
+		Produced:  t.produced,
+		Rejected:  t.rejected,
+		Ended:     t.ended,
+		Assigned:  t.assigned,
+		Revoked:   t.revoked,
+		Lost:      t.lost,
+		Fenced:    t.fenced,
+		Rebuilt:   t.rebuilt,
+		Halted:    t.halted,
+		Suspected: t.suspected,
+		Retrying:  t.retrying,
+	}
+}
+
+// Run asks for the lag and reports log lines that were suppressed, until ctx ends. It returns nil.
+func (t *Telemetry) Run(ctx context.Context) error {
+	ticker := time.NewTicker(lagInterval)
+	defer ticker.Stop()
+	defer t.reportSuppressed(ctx, true)
+	failures := 0
+	for {
+		if t.lag != nil {
+			failures = t.askLag(ctx, failures)
+		}
+		t.reportSuppressed(ctx, false)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
+// askLag returns how many questions in a row have failed, this one included.
+func (t *Telemetry) askLag(ctx context.Context, failures int) int {
+	asking, cancel := context.WithTimeout(ctx, lagTimeout)
+	defer cancel()
+	samples, err := t.lag(asking)
+	switch {
+	case ctx.Err() != nil: // we are ending; that is no failure
+		return failures
+	case err == nil:
+		t.facts.setLag(samples)
+		return 0
+	}
+	failures++
+	t.metrics.lagFailures.Inc()
+	if suppressed, pass := t.pass(ctx, slog.LevelWarn, kind{"consumer lag unknown", ""}); pass {
+		t.log.LogAttrs(ctx, slog.LevelWarn, "consumer lag unknown", slog.Any("err", err), suppressed)
+	}
+	if failures >= lagFailuresMax {
+		// An old lag looks as if all were well; an absent one can be alerted on.
+		t.facts.setLag(nil)
+	}
+	return failures
+}
