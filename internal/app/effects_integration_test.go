@@ -1,0 +1,57 @@
+//go:build integration
+
+package app
+
+import (
+	"context"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+
+	"pawl/internal/outbox/ledger"
+	"pawl/internal/postgres"
+	"pawl/internal/testkit"
+)
+
+func TestMain(m *testing.M) { os.Exit(testkit.Main(m)) }
+
+func unspoiled(context.Context, *kadm.Client) error { return nil }
+
+// A schema that is behind keeps the service unready and says what to run; once that is done the service
+// gets ready by itself.
+func TestSchemaThatIsBehindKeepsTheServiceUnready(t *testing.T) {
+	t.Parallel()
+	dsn := testkit.Postgres(t)
+	r := runWith(t, withLedger(dsn), Options{}, unspoiled)
+	r.line("starting")
+	line := r.line("the effect ledger can't be used yet, effects wait on their topic")
+	if !strings.Contains(line.Err, "processor migrate up") {
+		t.Errorf("the line says %q, want what to run", line.Err)
+	}
+	if answer := r.awaitProbe("/readyz?verbose", http.StatusServiceUnavailable); !strings.Contains(answer, "[-]ledger") {
+		t.Errorf("unready for another reason: %s", answer)
+	}
+	pool, err := postgres.Open(t.Context(), postgres.Config{DSN: dsn})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	if _, err := postgres.Migrate(t.Context(), pool, ledger.Migrations(r.conf.Postgres.Schema)); err != nil {
+		t.Fatal(err)
+	}
+	r.awaitProbe("/readyz?verbose", http.StatusOK)
+	r.end()
+}
+
+// In a small set-up the service does that itself.
+func TestServiceMigratesIfToldTo(t *testing.T) {
+	t.Parallel()
+	r := runWith(t, withLedger(testkit.Postgres(t)), Options{Migrate: true}, unspoiled)
+	r.line("starting")
+	r.line("the ledger's schema is up to date")
+	r.awaitProbe("/readyz?verbose", http.StatusOK)
+	r.end()
+}
