@@ -1,0 +1,180 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"pawl/internal/kafka"
+)
+
+// lagReport is what `lag -o json` prints.
+type lagReport struct {
+	Group      string         `json:"group"`
+	Lag        int64          `json:"lag"`  // of all partitions
+	Held       int64          `json:"held"` // part of it that open transactions upstream hold back
+	Partitions []partitionLag `json:"partitions"`
+}
+
+type partitionLag struct {
+	kafka.PartitionLag
+
+	Seconds *float64 `json:"seconds,omitempty"` // age of the oldest record that waits; with --seconds
+	Reason  string   `json:"reason,omitempty"`  // why it waits, where that is not this service; with --seconds
+	Error   string   `json:"error,omitempty"`
+}
+
+func (c *cli) newLagCommand() *cobra.Command {
+	var seconds bool
+	var most int64
+	cmd := &cobra.Command{
+		Use:   "lag",
+		Short: "Show how far the service is behind in its input topics",
+		Long: `Print for each partition of the input topics what is committed, where the log ends, and how much lies
+between. Transaction markers count, and the service commits past them, so that a service that has
+done everything shows 0. HELD is the part of the lag that an open transaction of the input's
+producers holds back; see processor txn ls.
+
+With --seconds, one record per partition is read to tell how long the oldest has been waiting, and
+for what, where it is not for the service.
+
+Exit code 3: the lag is above --max.`,
+		Args: cobra.NoArgs,
+		Example: `  processor lag -c config.yaml
+  processor lag -c config.yaml --seconds
+  processor lag -c config.yaml --max 10000 -o json`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.lag(cmd, seconds, most) },
+	}
+	cmd.Flags().BoolVar(&seconds, "seconds", false, "tell how long the oldest record has been waiting")
+	cmd.Flags().Int64Var(&most, "max", -1, "end with exit code 3 if the lag of all partitions is above `RECORDS`")
+	return cmd
+}
+
+func (c *cli) lag(cmd *cobra.Command, seconds bool, most int64) error {
+	b, err := c.connect(cmd)
+	if err != nil {
+		return err
+	}
+	defer b.close()
+	lags, err := kafka.Lag(cmd.Context(), b.admin, b.conf.Group(), b.inputs())
+	if err != nil {
+		return err
+	}
+	if seconds {
+		if err := kafka.AddOldest(cmd.Context(), b.kafka, lags); err != nil {
+			return err
+		}
+	}
+	report := newLagReport(b.conf.Group(), lags, seconds, time.Now())
+	if err := c.render(report, c.lagTable(report, seconds)); err != nil {
+		return err
+	}
+	var errs []error
+	for _, lag := range lags {
+		errs = append(errs, inputError(lag))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	if most >= 0 && report.Lag > most {
+		return findings()
+	}
+	return nil
+}
+
+// inputError says why a partition could not be looked at and what to do, nil where it could.
+func inputError(lag kafka.PartitionLag) error {
+	switch {
+	case lag.Err == nil:
+		return nil
+	case errors.Is(lag.Err, kerr.UnknownTopicOrPartition):
+		return fmt.Errorf("input topic %s does not exist: correct routes.topics, or see `processor topics plan`", lag.Topic)
+	default:
+		return fmt.Errorf("input topic %s: %w: run `processor check --connect`", lag.Topic, lag.Err)
+	}
+}
+
+func newLagReport(group string, lags []kafka.PartitionLag, seconds bool, now time.Time) lagReport {
+	report := lagReport{Group: group, Partitions: []partitionLag{}}
+	for _, lag := range lags {
+		one := partitionLag{PartitionLag: lag}
+		if lag.Err != nil {
+			one.Error = inputError(lag).Error()
+		}
+		if seconds && lag.Err == nil {
+			age := 0.0
+			if !lag.Oldest.IsZero() {
+				age = max(now.Sub(lag.Oldest), 0).Seconds()
+			}
+			one.Seconds = &age
+			if lag.OldestHeld {
+				one.Reason = "held back by an open transaction, see processor txn ls --all"
+			}
+		}
+		report.Lag += lag.Lag
+		report.Held += lag.Held
+		report.Partitions = append(report.Partitions, one)
+	}
+	return report
+}
+
+func (c *cli) lagTable(report lagReport, seconds bool) table {
+	t := table{header: []string{"TOPIC", "PARTITION", "COMMITTED", "END", "LAG", "HELD"}, empty: "no input partitions"}
+	if seconds {
+		t.header = append(t.header, "OLDEST")
+	}
+	for _, lag := range report.Partitions {
+		if lag.Error != "" {
+			t.rows = append(t.rows, []string{lag.Topic, "-", "-", "-", "-", "-"}) // the error says the rest
+			continue
+		}
+		row := []string{lag.Topic, strconv.Itoa(int(lag.Partition)), offset(lag.Committed), offset(lag.End), c.number(lag.Lag, yellow), c.number(lag.Held, red)}
+		if lag.Seconds != nil {
+			oldest := age(time.Duration(*lag.Seconds * float64(time.Second)))
+			if lag.Reason != "" {
+				oldest += " (" + lag.Reason + ")"
+			}
+			row = append(row, oldest)
+		}
+		t.rows = append(t.rows, row)
+	}
+	if len(report.Partitions) > 1 {
+		t.rows = append(t.rows, []string{"total", "", "", "", c.number(report.Lag, yellow), c.number(report.Held, red)})
+	}
+	return t
+}
+
+// number paints what is not 0.
+func (c *cli) number(n int64, in color) string {
+	text := strconv.FormatInt(n, 10)
+	if n == 0 {
+		return text
+	}
+	return c.paint(c.stdout, in, text)
+}
+
+// offset prints an offset, a dash where there is none.
+func offset(n int64) string {
+	if n == kafka.NoOffset {
+		return "-"
+	}
+	return strconv.FormatInt(n, 10)
+}
+
+// age prints a duration to two places or so: what matters is its size.
+func age(d time.Duration) string {
+	switch {
+	case d <= 0:
+		return "-"
+	case d < time.Second:
+		return d.Round(time.Millisecond).String()
+	case d < time.Minute:
+		return d.Round(100 * time.Millisecond).String()
+	default:
+		return d.Round(time.Second).String()
+	}
+}
