@@ -1,0 +1,215 @@
+package arch
+
+// rule is one row of the table: what a package may import beside the standard library.
+type rule struct {
+	inside  []string // packages of this module, without "pawl/" and "internal/"
+	outside []string // families of other people's packages, see families
+	tests   []string // what its tests may import besides: packages or families
+
+	// testsOnly marks a package that no shipped program may reach. It may import whatever
+	// testFamilies and testPackages hold.
+	testsOnly bool
+}
+
+// table is the architecture: who may know whom. The arrows go
+//
+//	cmd/processor -> dev -> app -> telemetry -> {txn, outbox/*} -> message
+//
+// never sideways, never back. A package that is missing here fails the test, and so does a row
+// without a package. Changing a row is an architecture change: give the reason in its comment.
+var table = map[string]rule{
+	// The nouns. They know nobody, so that everybody may know them.
+	"message": {},
+
+	// Places at which a test kills the process that is in the midst of them. In what is shipped it is an empty
+	// function; the parts of the effect ledger name their places with it, because only the one who is there can
+	// die exactly there.
+	"failpoint": {},
+
+	// The nouns of the effect ledger, which its parts share and handlers have no use for. Beside message,
+	// so that ledger, ingest, dispatch and relay need not know each other.
+	"outbox": {inside: []string{"message"}},
+
+	// Effects topic to ledger. It meets the ledger through an interface of its own.
+	"outbox/ingest": {
+		inside:  []string{"failpoint", "message", "outbox"},
+		outside: []string{"kgo", "kadm"},
+		tests:   []string{"kfake", "outbox/ledger/ledgertest"},
+	},
+
+	// Who is called when, and what becomes of it. It meets the ledger and the targets only through the
+	// interfaces that it declares itself; its tests run it on the ledger in memory.
+	"outbox/dispatch": {
+		inside:  []string{"failpoint", "message", "outbox"},
+		outside: []string{"breaker", "time"},
+		tests:   []string{"outbox/ledger/ledgertest"},
+	},
+
+	// Calls over HTTP. It stands below dispatch, which it does not know: app fits it into the interface
+	// that dispatch declares.
+	"outbox/dispatch/httptarget": {inside: []string{"message", "outbox"}},
+
+	// The results of effects back to Kafka. It meets the ledger through the interface that it declares itself.
+	"outbox/relay": {
+		inside:  []string{"failpoint", "message", "outbox"},
+		outside: []string{"kgo", "kadm"},
+		tests:   []string{"kfake", "schema", "outbox/ledger/ledgertest"}, // events are held against their published schema
+	},
+
+	// A lost ledger out of the effects topic and of what was told. It is given both as functions, because it stands
+	// beside ingest and relay, and meets the ledger through an interface of its own.
+	"outbox/rebuild": {
+		inside: []string{"message", "outbox"},
+		tests:  []string{"outbox/ledger/ledgertest"},
+	},
+
+	// Pure business rules. What they cannot import they cannot do: no client, no clock, no I/O. Exact
+	// decimal arithmetic is business, so it may come in.
+	"handlers": {
+		inside:  []string{"message"},
+		outside: []string{"json", "decimal"},
+		tests:   []string{"schema"}, // what they write is held against their published schemas
+	},
+
+	// The engine: a lane from poll to end of transaction. It meets handlers and telemetry only through
+	// the interface and the hooks that it declares itself. Its tests run the shipped handlers through
+	// it.
+	"txn": {
+		inside:  []string{"message"},
+		outside: []string{"kgo", "kadm", "sync"},
+		tests:   []string{"handlers", "kfake"},
+	},
+
+	// Everything about brokers that is not a transaction: connecting, preflight, topics, lag, offsets.
+	// Plain Go types in, so that no configuration format reaches it.
+	"kafka": {
+		outside: []string{"kgo", "kadm", "sync"},
+		tests:   []string{"kfake"},
+	},
+
+	// Reading dead letters back, redriving and discarding them. Apart from kafka, because it knows the
+	// headers of message, and apart from txn, because an operator starts it and it ends.
+	"deadletter": {
+		inside:  []string{"message"},
+		outside: []string{"kgo", "kadm"},
+		tests:   []string{"kfake"},
+	},
+
+	// Connecting to Postgres, migrations, names of its error codes. No table is named here.
+	"postgres": {outside: []string{"pgx", "goose"}},
+
+	// The effect ledger in Postgres. Its tests hold it against the contract.
+	"outbox/ledger": {
+		inside:  []string{"failpoint", "message", "outbox", "postgres"},
+		outside: []string{"pgx"},
+		tests:   []string{"outbox/ledger/ledgertest"},
+	},
+
+	// Hooks turned into metrics and log lines. It knows the hook types of txn, txn does not know it.
+	"telemetry": {
+		inside:  []string{"txn", "message", "outbox", "outbox/dispatch", "outbox/ingest", "outbox/relay"},
+		outside: []string{"prometheus"},
+	},
+
+	// Operations HTTP. Its facts come in as functions, so that it knows no neighbour at all.
+	"admin": {
+		outside: []string{"prometheus"},
+	},
+
+	// Configuration and wiring: the one place where the packages meet, and the only one that reads
+	// YAML and the environment.
+	"app": {
+		inside: []string{
+			"admin", "handlers", "kafka", "message", "telemetry", "txn",
+			"outbox", "outbox/dispatch", "outbox/dispatch/httptarget", "outbox/ingest", "outbox/ledger", "outbox/rebuild", "outbox/relay", "postgres",
+		},
+		outside: []string{"yaml", "jsonschema", "kgo", "kadm", "kprom", "pgx", "prometheus", "sync"},
+		tests:   []string{"kfake", "json"},
+	},
+
+	// Real Kafka and Postgres as processes of this machine. Shipped: `processor dev` and bench start
+	// them. Hence no import of testing.
+	"cluster": {
+		outside: []string{"kgo", "kadm", "pgx", "sys"},
+	},
+
+	// Load and latency over plain clients: what the load tells must not depend on the code under test.
+	"load": {
+		inside:  []string{"message"},
+		outside: []string{"kgo", "kadm", "time", "sync", "json"},
+		tests:   []string{"kfake"},
+	},
+
+	// `processor dev`: everything in one command. It sits above app, and brings what app must not know:
+	// a broker, a load, a terminal. It names handlers, because it plays the part of the outside world
+	// that their orders and charges need.
+	"dev": {
+		inside:  []string{"app", "cluster", "deadletter", "handlers", "kafka", "load", "message"},
+		outside: []string{"kgo", "kadm", "kfake", "terminal", "sync", "json"},
+		tests:   []string{"outbox", "outbox/dispatch/httptarget"}, // its charge endpoint is called as Pawl calls
+	},
+
+	// The program: signals, exit codes, one file per command. Commands may use the packages that do
+	// their work, because app is for running the service, not for passing calls along.
+	"cmd/processor": {
+		inside:  []string{"app", "deadletter", "dev", "kafka", "load", "message", "outbox", "outbox/ledger", "outbox/rebuild", "postgres"},
+		outside: []string{"cobra", "pgx", "terminal", "automemlimit", "kgo", "kadm", "json", "yaml"},
+		tests:   []string{"kfake", "outbox/ledger/ledgertest"},
+	},
+
+	// Tests only, from here on.
+
+	// Brokers, databases, proxies and fault injectors.
+	"testkit": {
+		testsOnly: true,
+		inside:    []string{"cluster", "message"},
+		outside:   []string{"kgo", "kadm", "pgx", "containers"},
+	},
+
+	// This table.
+	"arch": {testsOnly: true},
+
+	// The ledger's contract as tests, and the ledger in memory that unit tests of its callers stand on.
+	"outbox/ledger/ledgertest": {testsOnly: true, inside: []string{"outbox", "message"}},
+
+	// The built program under fault. It may know the load that it drives and the settings that it
+	// writes, but checks the result with plain clients.
+	"e2e": {
+		testsOnly: true,
+		inside:    []string{"cluster", "kafka", "load", "message"},
+		outside:   []string{"kgo", "kadm", "pgx", "yaml"},
+	},
+}
+
+// families groups other people's packages by what they are for. The prefix of an import path
+// decides; of several, the longest.
+var families = map[string][]string{
+	"kgo":          {"github.com/twmb/franz-go/pkg"},
+	"kadm":         {"github.com/twmb/franz-go/pkg/kadm"},
+	"kfake":        {"github.com/twmb/franz-go/pkg/kfake"},
+	"kprom":        {"github.com/twmb/franz-go/plugin/kprom"},
+	"prometheus":   {"github.com/prometheus/client_golang", "github.com/prometheus/client_model", "github.com/prometheus/common"},
+	"pgx":          {"github.com/jackc/pgx"},
+	"goose":        {"github.com/pressly/goose/v3"},
+	"breaker":      {"github.com/sony/gobreaker/v2"},
+	"yaml":         {"go.yaml.in/yaml/v4"},
+	"jsonschema":   {"github.com/invopop/jsonschema", "github.com/pb33f/ordered-map"},
+	"json":         {"github.com/go-json-experiment/json"},
+	"decimal":      {"github.com/shopspring/decimal"},
+	"cobra":        {"github.com/spf13/cobra", "github.com/spf13/pflag"},
+	"terminal":     {"github.com/lmittmann/tint", "github.com/mattn/go-isatty", "github.com/schollz/progressbar", "golang.org/x/term"},
+	"automemlimit": {"github.com/KimMachineGun/automemlimit"},
+	"sync":         {"golang.org/x/sync"},
+	"time":         {"golang.org/x/time"},
+	"sys":          {"golang.org/x/sys"},
+	"containers":   {"github.com/testcontainers", "github.com/docker/go-connections", "github.com/moby/moby"},
+	"schema":       {"github.com/santhosh-tekuri/jsonschema"},
+	"check":        {"github.com/google/go-cmp", "go.uber.org/goleak", "pgregory.net/rapid"},
+}
+
+// Every test may import these, and so may every package that is for tests only. message is among
+// them because its nouns are how tests say what goes in and out.
+var (
+	testFamilies = []string{"check", "kgo", "sync"}
+	testPackages = []string{"testkit", "cluster", "message"}
+)
