@@ -1,0 +1,114 @@
+# Everything a person or the build machine runs starts here; `make help` lists it.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS   += --no-print-directory
+.DEFAULT_GOAL := help
+
+# What `processor version` says. The date is the commit's, so that two builds of one commit are
+# the same bytes.
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+DATE    ?= $(shell git show -s --format=%cI HEAD 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)
+
+# The modules beside the product's own. Each keeps its heavier dependencies out of the binary's
+# go.mod. The tools' module has no code.
+MODULES := $(filter-out internal/tools,$(patsubst %/go.mod,%,$(wildcard */go.mod */*/go.mod)))
+
+TOOL := go tool -modfile=$(CURDIR)/internal/tools/go.mod
+
+# One broker is a JVM and a package of integration tests starts one, so those layers run package
+# after package; unit tests start none and share the cores.
+UNIT_FLAGS        := -race -p 2 -timeout 5m
+INTEGRATION_FLAGS := -tags integration -p 1 -timeout 15m
+CHAOS_FLAGS       := -tags chaos -p 1 -timeout 30m
+
+##@ First steps
+
+help: ## This list
+	@test -t 1 && bold=$$'\033[1m' plain=$$'\033[0m' || bold= plain=; \
+	awk -v bold="$$bold" -v plain="$$plain" 'BEGIN {FS = ":.*## "} \
+		/^##@ / {printf "\n%s%s%s\n", bold, substr($$0, 5), plain} \
+		/^[a-z-]+:.*## / {printf "  %s%-12s%s %s\n", bold, $$1, plain, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Install or fetch what is missing (JRE, Maven, Kafka, Postgres, pgbouncer, C compiler); safe to repeat
+	hack/setup.sh
+
+demo: setup build ## Kafka, an order stream, two processors, one killed in mid-transaction; prints the proof
+	bin/processor dev --demo $(DEMO_FLAGS)
+
+##@ Build
+
+build: ## bin/processor, static, version stamped
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/processor ./cmd/processor
+
+image: ## Container image pawl/processor (needs a Docker engine)
+	docker build --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) --build-arg DATE=$(DATE) \
+		-t pawl/processor:$(subst +,-,$(VERSION)) .
+
+clean: ## Remove what the other targets made here; downloads stay in the cache
+	rm -rf bin coverage bench/results
+
+##@ Tests
+
+test: setup ## All three layers at their per-change size
+	@for layer in unit integration chaos; do \
+		echo "--- $$layer"; from=$$SECONDS; \
+		$(MAKE) $$layer; \
+		echo "--- $$layer: ok, $$((SECONDS - from)) s"; \
+	done
+
+unit: ## Seconds: no broker, no database, under the race detector
+	@for module in . $(MODULES); do echo "module $$module"; (cd $$module && go test $(UNIT_FLAGS) ./...); done
+
+integration: build ## A real Kafka and a real Postgres, found or fetched
+	go vet -tags integration ./... # compiles on every core; go test -p 1 would compile on one
+	@for module in . $(MODULES); do echo "module $$module"; (cd $$module && go test $(INTEGRATION_FLAGS) ./...); done
+
+chaos: build ## The real binary under fault: kill, stop, cut, restart
+	go vet -tags chaos ./...
+	go test $(CHAOS_FLAGS) ./internal/e2e
+
+stress: ## A new test a hundred times under race: make stress PKG=./internal/txn RUN=TestName [COUNT=100] [TAGS=integration]
+	@test -n "$(PKG)" -a -n "$(RUN)" || { echo "stress: say what to repeat: make stress PKG=./internal/txn RUN=TestName" >&2; exit 2; }
+	go test -race -tags '$(TAGS)' -run '$(RUN)' -count $(or $(COUNT),100) -failfast -timeout 60m $(PKG)
+
+fuzz: ## Every fuzz target for a while: make fuzz [FUZZTIME=30s]
+	@for package in $$(go list ./...); do \
+		for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+			echo "fuzz $$package $$target"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(or $(FUZZTIME),30s) $$package; \
+		done; \
+	done
+
+cover: ## Coverage of the unit layer, as a total and as coverage/unit.html
+	@mkdir -p coverage
+	go test -coverprofile coverage/unit.out -coverpkg ./... ./...
+	go tool cover -html coverage/unit.out -o coverage/unit.html
+	@go tool cover -func coverage/unit.out | tail -n 1
+
+bench: setup build ## The yardstick: this project beside an at-least-once loop on one real broker (minutes)
+	cd bench && go build -trimpath -o ../bin/bench .
+	bin/bench -processor bin/processor -out bench/results $(BENCH_FLAGS)
+
+##@ Code
+
+fmt: ## Format every Go file
+	$(TOOL) gofumpt -w $$(git ls-files --cached --others --exclude-standard '*.go')
+
+lint: ## Linters, formatting, module files; every module, every build tag
+	@for module in . $(MODULES); do \
+		echo "module $$module"; \
+		(cd $$module && go mod tidy -diff && $(TOOL) golangci-lint run --allow-serial-runners --config $(CURDIR)/.golangci.yml); \
+	done
+	$(TOOL) golangci-lint run --allow-serial-runners --build-tags failpoint ./internal/failpoint/...
+
+vuln: ## Known vulnerabilities that the binary reaches (needs the vulnerability database)
+	$(TOOL) govulncheck ./...
+
+tidy: ## Tidy the module files of every module
+	go mod tidy
+	@for module in $(MODULES) internal/tools; do (cd $$module && go mod tidy); done
+
+.PHONY: help setup demo build image clean test unit integration chaos stress fuzz cover bench fmt lint vuln tidy
