@@ -1,0 +1,119 @@
+//go:build integration
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// measured runs bench and reads its report back. What the figures are is no matter of a test that
+// shares its machine; that they are there is.
+func measured(t *testing.T, args ...string) (found report, out string) {
+	t.Helper()
+	folder := t.TempDir()
+	var tables, problems bytes.Buffer
+	if code := run(append(args, "-processor", "../bin/processor", "-out", folder, "-rounds", "1"), &tables, &problems); code != 0 {
+		t.Fatalf("exit code %d\n%s\n%s", code, &problems, &tables)
+	}
+	files, err := filepath.Glob(filepath.Join(folder, "*.json"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("result files %v, %v, want one", files, err)
+	}
+	text, err := os.ReadFile(files[0])
+	if err == nil {
+		err = json.Unmarshal(text, &found)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found, tables.String()
+}
+
+// Both peers copy a little on a real broker, and then call for effects.
+func TestBothPeersAreMeasured(t *testing.T) {
+	t.Parallel()
+	profiles := t.TempDir()
+	found, out := measured(t, "-only", partThroughput+","+partLatency+","+partWire,
+		"-records", "20000", "-rate", "500", "-wire-rate", "100", "-duration", "2s", "-warm-up", "0s", "-cpu-profile", profiles)
+	if len(found.Copies) != 2 || len(found.Waits) != 2 || len(found.Wires) != 2 || len(found.Verdicts) != 4 {
+		t.Fatalf("%d throughput, %d latency and %d wire runs, %d targets, want 2 of each and 4\n%s", len(found.Copies), len(found.Waits), len(found.Wires), len(found.Verdicts), out)
+	}
+	for _, run := range found.Copies {
+		if run.Tally.Seen != 20000 || run.Peak == 0 || run.CPU == 0 {
+			t.Errorf("%s: %+v, want every record, and figures of memory and CPU", run.Peer, run)
+		}
+	}
+	for _, run := range found.Waits {
+		if run.Latency.Count != 1000 {
+			t.Errorf("%s: latency %+v, want that of 1000 records", run.Peer, run.Latency)
+		}
+	}
+	for _, run := range found.Wires {
+		if run.Latency.Count != 200 || run.CPU == 0 || run.Peak == 0 {
+			t.Errorf("%s: %+v, want the latency of 200 effects, and figures of memory and CPU", run.Peer, run)
+		}
+	}
+	if files, err := filepath.Glob(filepath.Join(profiles, "bench-wire-*.pprof")); err != nil || len(files) != 2 {
+		t.Errorf("profiles %v, %v, want one for each run of the loop", files, err)
+	}
+}
+
+// Every peer of the effects part does a little on a real Postgres, and none loses anything.
+func TestEveryPeerOfTheEffectsPartIsMeasured(t *testing.T) {
+	t.Parallel()
+	found, out := measured(t, "-only", partEffects, "-duration", "500ms", "-hold-xmin")
+	// Five peers without a call, and the bare loop too with one.
+	if len(found.Effects) != 5+6 || len(found.Verdicts) != 2*5 {
+		t.Fatalf("%d runs and %d targets, want 11 and 10\n%s", len(found.Effects), len(found.Verdicts), out)
+	}
+	for _, run := range found.Effects {
+		if run.Effects == 0 || run.Rate <= 0 || run.OwnCPU <= 0 || run.Tally.Calls < run.Effects {
+			t.Errorf("%s, target %s: %+v, want effects and what they cost", run.Peer, run.Target, run.effectFigures)
+		}
+		if (run.EndpointCPU > 0) != (run.Target == targetHTTP) {
+			t.Errorf("%s, target %s: the endpoint took %g us of a call", run.Peer, run.Target, run.EndpointCPU)
+		}
+		if run.Peer != effectHTTP && (run.ServerCPU <= 0 || run.WAL <= 0) {
+			t.Errorf("%s, target %s: %+v, want what it cost Postgres", run.Peer, run.Target, run.effectFigures)
+		}
+		if mine := run.Peer == effectPawl || run.Peer == effectPawl+effectHeld; mine && run.Tally.Disordered+run.Tally.Repeated > 0 {
+			t.Errorf("%s, target %s: %+v, want each call once and in order", run.Peer, run.Target, run.Tally)
+		}
+	}
+}
+
+// The held transaction is one that keeps the server from cleaning up: it has a snapshot and an id.
+func TestHeldTransactionHasASnapshot(t *testing.T) {
+	t.Parallel()
+	server, err := openDatabases(t.Context(), func(string) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	dsn, err := server.create(t.Context(), "held")
+	if err != nil {
+		t.Fatal(err)
+	}
+	release, err := hold(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	held := 0
+	err = server.with(t.Context(), func(connection *pgx.Conn) error {
+		return connection.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction' AND backend_xmin IS NOT NULL AND backend_xid IS NOT NULL").Scan(&held)
+	})
+	if err != nil || held != 1 {
+		t.Errorf("%d transactions are held, %v; want 1", held, err)
+	}
+}

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// job is one run of one peer: copy every record of one topic to another.
+type job struct {
+	name    string // unique in this run of bench; the consumer group
+	brokers []string
+	in, out string // out is made by the peer's prepare, and in too in the wire part
+
+	// Of the wire part.
+	url string // what to call
+	dsn string // of a database of its own
+}
+
+// peer is somebody who copies, as a set of processes.
+type peer interface {
+	name() string
+	// members is how many members its group has once all have joined.
+	members() int
+	// prepare makes the output topic and whatever else has to be there before the processes start.
+	prepare(ctx context.Context, s *stage, j job) error
+	// commands are the processes, not yet started. Each ends in good order on SIGTERM.
+	commands(ctx context.Context, j job) []*exec.Cmd
+	// exact tells whether a record must come out once, or at least once.
+	exact() bool
+}
+
+// The names of the peers.
+const (
+	processorName = "processor"
+	loopName      = "loop"
+)
+
+// processorPeer is this project: the real binary with the copy handler.
+type processorPeer struct {
+	binary     string
+	folder     string
+	processes  int
+	lanes      int
+	partitions int
+}
+
+func (p *processorPeer) name() string { return processorName }
+func (p *processorPeer) members() int { return p.processes * p.lanes }
+func (p *processorPeer) exact() bool  { return true }
+
+func (p *processorPeer) configPath(j job) string { return filepath.Join(p.folder, j.name+".yaml") }
+
+// config keeps every default but what names the job, the lanes, and a port that cannot collide.
+func (p *processorPeer) config(j job) string {
+	return fmt.Sprintf(`application: %s
+kafka: {brokers: [%s]}
+input: {start: earliest}
+routes:
+  - {topics: [%s], handler: copy, config: {output: out}}
+outputs:
+  out: {topic: %s, partitions: %d}
+txn: {lanes: %d}
+effects: {enabled: false}
+admin: {listen: "127.0.0.1:0"}
+log: {level: warn, format: text}
+`, j.name, strings.Join(j.brokers, ", "), j.in, j.out, p.partitions, p.lanes)
+}
+
+func (p *processorPeer) prepare(ctx context.Context, _ *stage, j job) error {
+	return prepareProcessor(ctx, p.binary, p.configPath(j), p.config(j))
+}
+
+// prepareProcessor writes a configuration and makes its topics.
+func prepareProcessor(ctx context.Context, binary, path, config string) error {
+	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
+		return fmt.Errorf("write the processor's configuration: %w", err)
+	}
+	command := exec.CommandContext(ctx, binary, "topics", "apply", "--yes", "-c", path) //nolint:gosec // the binary under test
+	if out, err := command.CombinedOutput(); err != nil {
+		return fmt.Errorf("make the processor's topics: %w\n%s", err, out)
+	}
+	return nil
+}
+
+func (p *processorPeer) commands(ctx context.Context, j job) []*exec.Cmd {
+	commands := make([]*exec.Cmd, p.processes)
+	for i := range commands {
+		commands[i] = exec.CommandContext(ctx, p.binary, "run", "-c", p.configPath(j)) //nolint:gosec // the binary under test
+		commands[i].Env = append(os.Environ(), "PROCESSOR_INSTANCE="+strconv.Itoa(i))
+	}
+	return commands
+}
+
+// loopPeer is what one writes without a framework: poll, produce, flush, commit. This program runs
+// itself again as that loop, see runLoop.
+type loopPeer struct {
+	self      string
+	processes int
+}
+
+func (l *loopPeer) name() string { return loopName }
+func (l *loopPeer) members() int { return l.processes }
+func (l *loopPeer) exact() bool  { return false }
+
+func (l *loopPeer) prepare(ctx context.Context, s *stage, j job) error {
+	return s.createTopic(ctx, j.out, s.settings.parts)
+}
+
+func (l *loopPeer) commands(ctx context.Context, j job) []*exec.Cmd {
+	commands := make([]*exec.Cmd, l.processes)
+	for i := range commands {
+		commands[i] = exec.CommandContext(ctx, l.self, loopCommand, strings.Join(j.brokers, ","), j.name, j.in, j.out) //nolint:gosec // this very program
+	}
+	return commands
+}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// stopTimeout is how long a peer may take to end after SIGTERM.
+const stopTimeout = 30 * time.Second
+
+// process is one running process of a peer.
+type process struct {
+	command *exec.Cmd
+	log     string
+	ended   chan struct{}
+	err     error // of the end; read after ended is closed
+	peakKiB int64 // peak resident memory as last seen
+}
+
+// usage is what processes of a peer took, all together but for the peak.
+type usage struct {
+	CPU     time.Duration `json:"cpu_ns"`       // user and system, from start to end of the processes
+	PeakKiB int64         `json:"peak_rss_kib"` // of the process that had most
+}
+
+// startAll starts the processes of a job. The caller stops them, also when there was an error.
+func startAll(commands []*exec.Cmd, folder, name string) ([]*process, error) {
+	var started []*process
+	for i, command := range commands {
+		one, err := start(command, filepath.Join(folder, fmt.Sprintf("%s-%d.log", name, i)))
+		if err != nil {
+			return started, err
+		}
+		started = append(started, one)
+	}
+	return started, nil
+}
+
+func start(command *exec.Cmd, log string) (_ *process, err error) {
+	file, err := os.Create(log) //nolint:gosec // in our own temporary folder
+	if err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	defer func() { err = errors.Join(err, file.Close()) }() // the child has its own
+	command.Stdout, command.Stderr = file, file
+	// The kernel ends the child with us, however we end; and Ctrl-C reaches us alone.
+	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	command.Cancel = func() error { return command.Process.Signal(syscall.SIGTERM) }
+	command.WaitDelay = stopTimeout
+	if err := command.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", command.Path, err)
+	}
+	p := &process{command: command, log: log, ended: make(chan struct{})}
+	go func() {
+		defer close(p.ended)
+		p.err = command.Wait()
+	}()
+	return p, nil
+}
+
+// check is an error if the process has ended before its time; else it notes the peak of its memory.
+// The kernel's own figure at the end of a process would not do: it begins with that of the parent.
+func (p *process) check() error {
+	select {
+	case <-p.ended:
+		return fmt.Errorf("process ended early: %w\n%s", errors.Join(p.err, errors.New("its last lines are")), p.tail())
+	default:
+	}
+	p.notePeak()
+	return nil
+}
+
+// notePeak notes the peak of its memory so far. Of one that is just ending nothing can be read.
+func (p *process) notePeak() {
+	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.command.Process.Pid), "status")) //nolint:gosec // a number
+	if err != nil {
+		return
+	}
+	if _, rest, found := bytes.Cut(status, []byte("VmHWM:")); found {
+		if fields := bytes.Fields(rest); len(fields) > 0 {
+			if kib, err := strconv.ParseInt(string(fields[0]), 10, 64); err == nil {
+				p.peakKiB = max(p.peakKiB, kib)
+			}
+		}
+	}
+}
+
+// checkAll checks every process.
+func checkAll(processes []*process) error {
+	errs := make([]error, 0, len(processes))
+	for _, p := range processes {
+		errs = append(errs, p.check())
+	}
+	return errors.Join(errs...)
+}
+
+// stopAll asks all processes to end, waits for them, and adds up what they took.
+func stopAll(processes []*process) (usage, error) {
+	errs := []error{checkAll(processes)}
+	for _, p := range processes {
+		if err := p.command.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			errs = append(errs, fmt.Errorf("stop process %d: %w", p.command.Process.Pid, err))
+		}
+	}
+	timer := time.NewTimer(stopTimeout)
+	defer timer.Stop()
+	var sum usage
+	for _, p := range processes {
+		select {
+		case <-p.ended:
+		case <-timer.C:
+			timer.Reset(0) // for those that follow
+			errs = append(errs, fmt.Errorf("process %d did not end within %s of SIGTERM\n%s", p.command.Process.Pid, stopTimeout, p.tail()), p.command.Process.Kill())
+			<-p.ended
+		}
+		if p.err != nil {
+			errs = append(errs, fmt.Errorf("process %d: %w\n%s", p.command.Process.Pid, p.err, p.tail()))
+		}
+		state := p.command.ProcessState
+		sum.CPU += state.UserTime() + state.SystemTime()
+		sum.PeakKiB = max(sum.PeakKiB, p.peakKiB)
+	}
+	return sum, errors.Join(errs...)
+}
+
+// tail is the end of the process's log.
+func (p *process) tail() string {
+	const bytesMax = 2000
+	text, err := os.ReadFile(p.log) //nolint:gosec // in our own temporary folder
+	if err != nil {
+		return err.Error()
+	}
+	return string(text[max(0, len(text)-bytesMax):])
+}

@@ -1,0 +1,271 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// The targets. Ratios are this project's median by that of the at-least-once loop.
+const (
+	targetRate    = 0.85 // at least
+	targetLatency = 2.5  // of the 99th percentile, at most
+	targetPeakMiB = 150  // of one process at full load, below
+	targetWire    = 3.0  // of the 99th percentile from commit to call, at most
+)
+
+// The targets of the effects part. Ratios are those of this project's median to that of River as it
+// comes, or to its own where nothing holds the server back.
+const (
+	targetNothingRate = 10  // at least
+	targetHTTPRate    = 4   // at least
+	targetServerShare = 0.2 // CPU of Postgres and WAL for each effect, at most
+	targetHeldRate    = 0.9 // at least
+	targetDecayRate   = 0.9 // of the second half of the slowest run by its first half, at least
+	// decayDuration is how long a run must be for its decay to be judged.
+	decayDuration = 5 * time.Minute
+)
+
+// report is what a run of bench found.
+type report struct {
+	Began      time.Time     `json:"began"`
+	Peers      []string      `json:"peers"`
+	Kafka      string        `json:"kafka"`
+	Go         string        `json:"go"`
+	Cores      int           `json:"cores"`
+	LoadBefore string        `json:"load_average_before"` // what else the machine was doing
+	Records    int64         `json:"records"`
+	Bytes      int           `json:"bytes"`
+	Partitions int           `json:"partitions"`
+	Processes  int           `json:"processes"`
+	Lanes      int           `json:"lanes"`
+	Rate       float64       `json:"rate"`
+	Duration   time.Duration `json:"duration_ns"`
+	Copies     []copyRun     `json:"throughput"`
+	Waits      []waitRun     `json:"latency"`
+	Wires      []wireRun     `json:"wire,omitempty"`
+	WireRate   float64       `json:"wire_rate,omitempty"`
+	Postgres   string        `json:"postgres,omitempty"`
+	Body       int           `json:"effect_bytes,omitempty"`
+	Length     time.Duration `json:"effect_duration_ns,omitempty"`
+	Effects    []effectRun   `json:"effects,omitempty"`
+	Verdicts   []verdict     `json:"targets"`
+}
+
+// verdict compares a figure with its target.
+type verdict struct {
+	What   string  `json:"what"`
+	Value  float64 `json:"value"`
+	Target string  `json:"target"`
+	Met    bool    `json:"met"`
+}
+
+func newReport(s settings, peers []peer) *report {
+	r := &report{
+		Began: time.Now().UTC(), Go: runtime.Version(), Cores: runtime.NumCPU(), LoadBefore: "unknown",
+		Records: s.count, Bytes: s.bytes, Partitions: s.parts, Processes: s.processes, Lanes: s.lanes,
+		Rate: s.rate, Duration: s.latencyDuration(),
+	}
+	if s.has(partEffects) {
+		r.Body, r.Length = s.effectBytes, s.effectDuration()
+	}
+	if s.has(partWire) {
+		r.Body, r.WireRate = s.effectBytes, s.wireRate
+	}
+	for _, p := range peers {
+		r.Peers = append(r.Peers, p.name())
+	}
+	if average, err := os.ReadFile("/proc/loadavg"); err == nil {
+		r.LoadBefore = strings.TrimSpace(string(average))
+	}
+	return r
+}
+
+func (r *report) addCopy(run copyRun) { r.Copies = append(r.Copies, run) }
+func (r *report) addWait(run waitRun) { r.Waits = append(r.Waits, run) }
+func (r *report) addWire(run wireRun) { r.Wires = append(r.Wires, run) }
+
+func (r *report) addEffects(run effectRun) { r.Effects = append(r.Effects, run) }
+
+// spread is the median of several runs and how far they lie apart.
+type spread struct{ median, least, most float64 }
+
+func spreadOf(values []float64) spread {
+	if len(values) == 0 {
+		return spread{}
+	}
+	sorted := slices.Sorted(slices.Values(values))
+	middle := len(sorted) / 2
+	median := sorted[middle]
+	if len(sorted)%2 == 0 {
+		median = (sorted[middle-1] + sorted[middle]) / 2
+	}
+	return spread{median: median, least: sorted[0], most: sorted[len(sorted)-1]}
+}
+
+// format writes "median (least..most)".
+func (s spread) format(verb string) string {
+	return fmt.Sprintf(verb+" ("+verb+".."+verb+")", s.median, s.least, s.most)
+}
+
+// figures picks one figure from the runs of one peer.
+func figures[T any](runs []T, mine func(T) bool, pick func(T) float64) spread {
+	var values []float64
+	for _, run := range runs {
+		if mine(run) {
+			values = append(values, pick(run))
+		}
+	}
+	return spreadOf(values)
+}
+
+func (r *report) copies(peer string, pick func(copyRun) float64) spread {
+	return figures(r.Copies, func(run copyRun) bool { return run.Peer == peer }, pick)
+}
+
+func (r *report) waits(peer string, pick func(waitRun) float64) spread {
+	return figures(r.Waits, func(run waitRun) bool { return run.Peer == peer }, pick)
+}
+
+func (r *report) wires(peer string, pick func(wireRun) float64) spread {
+	return figures(r.Wires, func(run wireRun) bool { return run.Peer == peer }, pick)
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// judge compares with the targets what was measured.
+func (r *report) judge() {
+	r.Verdicts = nil
+	r.judgeCopies()
+	r.judgeWire()
+	for _, target := range r.effectTargets() {
+		r.judgeEffects(target)
+	}
+}
+
+func (r *report) judgeCopies() {
+	if !slices.Contains(r.Peers, processorName) {
+		return // the targets are its own
+	}
+	if len(r.Copies) > 0 {
+		rate := func(run copyRun) float64 { return run.Rate }
+		if base := r.copies(loopName, rate).median; base > 0 {
+			ratio := r.copies(processorName, rate).median / base
+			r.Verdicts = append(r.Verdicts, verdict{"throughput by that of the loop", ratio, fmt.Sprintf("at least %.2f", targetRate), ratio >= targetRate})
+		}
+		peak := r.copies(processorName, func(run copyRun) float64 { return run.Peak }).most
+		r.Verdicts = append(r.Verdicts, verdict{"peak memory of a process, MiB", peak, fmt.Sprintf("below %d", targetPeakMiB), peak < targetPeakMiB})
+	}
+	if len(r.Waits) > 0 {
+		p99 := func(run waitRun) float64 { return milliseconds(run.Latency.P99) }
+		if base := r.waits(loopName, p99).median; base > 0 {
+			ratio := r.waits(processorName, p99).median / base
+			r.Verdicts = append(r.Verdicts, verdict{"p99 latency by that of the loop", ratio, fmt.Sprintf("at most %.1f", targetLatency), ratio <= targetLatency})
+		}
+	}
+}
+
+func (r *report) judgeWire() {
+	p99 := func(run wireRun) float64 { return milliseconds(run.Latency.P99) }
+	base, mine := r.wires(loopName, p99).median, r.wires(processorName, p99).median
+	if base > 0 && mine > 0 {
+		ratio := mine / base
+		r.Verdicts = append(r.Verdicts, verdict{"p99 from commit to call by that of the loop", ratio, fmt.Sprintf("at most %.1f", targetWire), ratio <= targetWire})
+	}
+}
+
+// met tells whether no target was missed.
+func (r *report) met() bool {
+	return !slices.ContainsFunc(r.Verdicts, func(v verdict) bool { return !v.Met })
+}
+
+// print writes the tables.
+func (r *report) print(w io.Writer) {
+	r.judge()
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	if len(r.Copies) > 0 {
+		fmt.Fprintf(table, "copy of %d records of %d bytes, %d partitions, %d processes; median (least..most)\n", r.Records, r.Bytes, r.Partitions, r.Processes)
+		fmt.Fprintln(table, "peer\trecords/s\tCPU s per million\tpeak MiB a process\tstart to first commit, s")
+		for _, peer := range r.Peers {
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", peer,
+				r.copies(peer, func(run copyRun) float64 { return run.Rate }).format("%.0f"),
+				r.copies(peer, func(run copyRun) float64 { return run.CPU }).format("%.2f"),
+				r.copies(peer, func(run copyRun) float64 { return run.Peak }).format("%.0f"),
+				r.copies(peer, func(run copyRun) float64 { return run.StartUp.Seconds() }).format("%.2f"))
+		}
+		fmt.Fprintln(table)
+	}
+	if len(r.Waits) > 0 {
+		fmt.Fprintf(table, "latency in ms at %.0f records/s, produce call to read_committed delivery; median (least..most)\n", r.Rate)
+		fmt.Fprintln(table, "peer\tp50\tp99\tp99.9\tCPU s per million\tpeak MiB a process")
+		for _, peer := range r.Peers {
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", peer,
+				r.waits(peer, func(run waitRun) float64 { return milliseconds(run.Latency.P50) }).format("%.1f"),
+				r.waits(peer, func(run waitRun) float64 { return milliseconds(run.Latency.P99) }).format("%.1f"),
+				r.waits(peer, func(run waitRun) float64 { return milliseconds(run.Latency.P999) }).format("%.1f"),
+				r.waits(peer, func(run waitRun) float64 { return run.CPU }).format("%.2f"),
+				r.waits(peer, func(run waitRun) float64 { return run.Peak }).format("%.0f"))
+		}
+		fmt.Fprintln(table)
+	}
+	if len(r.Wires) > 0 {
+		r.printWire(table)
+	}
+	for _, target := range r.effectTargets() {
+		r.printEffects(table, target)
+	}
+	if len(r.Verdicts) > 0 {
+		fmt.Fprintln(table, "target\tmeasured\twanted\t")
+	}
+	for _, v := range r.Verdicts {
+		word := "missed"
+		if v.Met {
+			word = "met"
+		}
+		fmt.Fprintf(table, "%s\t%.2f\t%s\t%s\n", v.What, v.Value, v.Target, word)
+	}
+	_ = table.Flush() // the terminal is gone: nobody is left to tell
+}
+
+// printWire writes the table of the wire part.
+func (r *report) printWire(table io.Writer) {
+	fmt.Fprintf(table, "latency in ms at %.0f effects/s of %d bytes, commit of the transaction to arrival of the call, %d lanes; median (least..most)\n", r.WireRate, r.Body, wireLanes)
+	fmt.Fprintln(table, "peer\tp50\tp99\tp99.9\tCPU us per effect\tpeak MiB\tcalls out of order\trepeated\tproducer late, ms")
+	for _, peer := range r.Peers {
+		column := func(verb string, pick func(wireRun) float64) string { return r.wires(peer, pick).format(verb) }
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", peer,
+			column("%.1f", func(run wireRun) float64 { return milliseconds(run.Latency.P50) }),
+			column("%.1f", func(run wireRun) float64 { return milliseconds(run.Latency.P99) }),
+			column("%.1f", func(run wireRun) float64 { return milliseconds(run.Latency.P999) }),
+			column("%.0f", func(run wireRun) float64 { return run.CPU }),
+			column("%.0f", func(run wireRun) float64 { return run.Peak }),
+			column("%.0f", func(run wireRun) float64 { return float64(run.Disordered) }),
+			column("%.0f", func(run wireRun) float64 { return float64(run.Repeated) }),
+			column("%.0f", func(run wireRun) float64 { return milliseconds(run.Late) }))
+	}
+	fmt.Fprintln(table)
+}
+
+// save writes the report as JSON into the folder, named by its time, and returns the path.
+func (r *report) save(folder string) (string, error) {
+	r.judge()
+	if err := os.MkdirAll(folder, 0o750); err != nil {
+		return "", fmt.Errorf("make results folder: %w", err)
+	}
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return "", fmt.Errorf("write results: %w", err)
+	}
+	path := filepath.Join(folder, r.Began.Format("20060102T150405Z")+".json")
+	if err := os.WriteFile(path, append(text, '\n'), 0o600); err != nil { //nolint:gosec // the folder that the caller named
+		return "", fmt.Errorf("write results: %w", err)
+	}
+	return path, nil
+}

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"pawl/internal/load"
+)
+
+func TestSpreadIsMedianWithExtremes(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		values []float64
+		want   spread
+	}{
+		"none": {nil, spread{}},
+		"one":  {[]float64{7}, spread{7, 7, 7}},
+		"odd":  {[]float64{9, 1, 5}, spread{5, 1, 9}},
+		"even": {[]float64{4, 8, 1, 2}, spread{3, 1, 8}},
+	}
+	for name, test := range tests {
+		if got := spreadOf(test.values); got != test.want {
+			t.Errorf("%s: spread of %v is %+v, want %+v", name, test.values, got, test.want)
+		}
+	}
+}
+
+// sample is a report with three rounds of both peers.
+func sample(rates, loopRates [3]float64, peak float64, p99, loopP99 time.Duration) *report {
+	r := newReport(settings{count: 1000, bytes: 500, parts: 8, processes: 2, lanes: 2, rate: 5000},
+		[]peer{&processorPeer{}, &loopPeer{}})
+	for i := range rates {
+		r.addCopy(copyRun{Peer: processorName, Round: i + 1, Rate: rates[i], Peak: peak - float64(i)})
+		r.addCopy(copyRun{Peer: loopName, Round: i + 1, Rate: loopRates[i], Peak: 1000})
+		r.addWait(waitRun{Peer: processorName, Round: i + 1, Latency: load.Summary{P99: p99}})
+		r.addWait(waitRun{Peer: loopName, Round: i + 1, Latency: load.Summary{P99: loopP99}})
+	}
+	return r
+}
+
+func TestTargetsAreJudgedByMediansAndTheWorstPeak(t *testing.T) {
+	t.Parallel()
+	good := sample([3]float64{10, 90, 100}, [3]float64{100, 1000, 1}, 149, 25*time.Millisecond, 10*time.Millisecond)
+	var table bytes.Buffer
+	good.print(&table)
+	if !good.met() || len(good.Verdicts) != 3 || strings.Contains(table.String(), "missed") {
+		t.Errorf("targets %+v, want three met\n%s", good.Verdicts, &table)
+	}
+	bad := sample([3]float64{84, 84, 900}, [3]float64{100, 100, 100}, 150, 26*time.Millisecond, 10*time.Millisecond)
+	table.Reset()
+	bad.print(&table)
+	if bad.met() || strings.Count(table.String(), "missed") != 3 {
+		t.Errorf("targets %+v, want three missed\n%s", bad.Verdicts, &table)
+	}
+}
+
+func TestReportIsSavedAsJSON(t *testing.T) {
+	t.Parallel()
+	folder := filepath.Join(t.TempDir(), "new", "results")
+	path, err := sample([3]float64{1, 2, 3}, [3]float64{1, 2, 3}, 1, time.Second, time.Second).save(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back struct {
+		Throughput []copyRun
+		Targets    []verdict
+	}
+	if err := json.Unmarshal(text, &back); err != nil {
+		t.Fatal(err)
+	}
+	if len(back.Throughput) != 6 || len(back.Targets) != 3 {
+		t.Errorf("read back %d runs and %d targets, want 6 and 3", len(back.Throughput), len(back.Targets))
+	}
+}
+
+func TestWrongFlagsAreRefused(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{"-rounds", "0"}, {"-rate", "0"}, {"-wire-rate", "0"}, {"-duration", "-1s"}, {"-only", "speed"}, {"-effect-peers", "nobody"}, {"-effect-targets", "mars"}, {"-effect-bytes", "1"}, {"-nonsense"}, {"stray"}} {
+		var out, problems bytes.Buffer
+		if code := run(args, &out, &problems); code != 2 || problems.Len() == 0 {
+			t.Errorf("bench %v: exit code %d, want 2 and a message", args, code)
+		}
+	}
+}

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"pawl/internal/load"
+)
+
+const (
+	wireLanes     = 12 // partitions of an effects topic, the service's default
+	wireDrain     = 30 * time.Second
+	wireLateLimit = time.Second // a run whose schedule was missed by more is no run at that rate
+)
+
+// wireRun is one run of one peer of the wire part: from the answer to the end of the transaction that
+// wrote an effect to the arrival of its call at the endpoint.
+type wireRun struct {
+	Peer       string        `json:"peer"`
+	Round      int           `json:"round"`
+	Latency    load.Summary  `json:"latency"`
+	Late       time.Duration `json:"late_ns"`           // of a transaction behind its schedule, at most
+	CPU        float64       `json:"cpu_us_per_effect"` // of the peer, from its start to its end
+	Peak       float64       `json:"peak_rss_mib"`
+	Repeated   int64         `json:"repeated"`
+	Disordered int64         `json:"disordered"`
+}
+
+// wire lets every peer call for the effects that bench commits at a steady rate, in every round, in
+// turn, round 0 not counted.
+func (s *stage) wire(ctx context.Context, report *report) (err error) {
+	server, err := openDatabases(ctx, s.progress)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, server.close()) }()
+	report.Postgres = server.version
+	peers, err := newWirePeers(s.settings, s.folder)
+	if err != nil {
+		return err
+	}
+	for round := range s.settings.rounds + 1 {
+		for i := range peers {
+			p := peers[(i+round)%len(peers)]
+			run, err := s.wireOnce(ctx, p, fmt.Sprintf("bench-wire-%d-%d", round, i), server)
+			if err == nil && round > 0 && run.Late > wireLateLimit {
+				err = fmt.Errorf("%s: effects were committed %s behind their schedule: this machine can't do %.0f a second now", p.name(), run.Late, s.settings.wireRate)
+			}
+			if err != nil {
+				return err
+			}
+			if round > 0 {
+				run.Round = round
+				report.addWire(run)
+			}
+			s.progress(fmt.Sprintf("commit to call, round %d of %d: %s: %s, %.0f us of CPU per effect, producer late by %s at most",
+				round, s.settings.rounds, p.name(), run.Latency, run.CPU, run.Late))
+		}
+	}
+	return nil
+}
+
+func newWirePeers(s settings, folder string) ([]peer, error) {
+	copiers, err := newPeers(s, folder)
+	if err != nil {
+		return nil, err
+	}
+	peers := make([]peer, len(copiers))
+	for i, p := range copiers {
+		switch p := p.(type) {
+		case *processorPeer:
+			peers[i] = &wireProcessor{binary: p.binary, folder: folder}
+		case *loopPeer:
+			peers[i] = &wireLoop{self: p.self}
+		}
+	}
+	return peers, nil
+}
+
+// wireOnce runs a peer under an application's name of its own.
+func (s *stage) wireOnce(ctx context.Context, p peer, application string, server *databases) (_ wireRun, err error) {
+	run := wireRun{Peer: p.name()}
+	warm := int64(s.settings.warmUp.Seconds() * s.settings.wireRate)
+	count := warm + int64(s.settings.latencyDuration().Seconds()*s.settings.wireRate)
+	seen := newArrivals(count)
+	endpoint, err := openEndpoint(ctx, seen.add)
+	if err != nil {
+		return run, err
+	}
+	defer func() { err = errors.Join(err, endpoint.close()) }()
+	database := strings.ReplaceAll(application, "-", "_")
+	dsn, err := server.create(ctx, database)
+	if err != nil {
+		return run, err
+	}
+	defer func() { err = errors.Join(err, server.drop(context.WithoutCancel(ctx), database)) }()
+	input := application + ".input"
+	if err := s.createTopic(ctx, input, s.settings.parts); err != nil {
+		return run, err
+	}
+	// The group of a processor's ledger has the name of its effects topic, and so the loop's has too.
+	j := job{name: application, brokers: s.brokers, in: application + ".effects", url: endpoint.url, dsn: dsn}
+	var committed commits
+	used, err := s.with(ctx, p, j, func(processes []*process) error {
+		if err := s.joined(ctx, j.in, p.members(), processes); err != nil {
+			return err
+		}
+		if committed, err = s.commitEffects(ctx, application, input, count, seen.began); err != nil {
+			return errors.Join(err, checkAll(processes))
+		}
+		ctx, cancel := context.WithTimeout(ctx, wireDrain)
+		defer cancel()
+		if err := s.poll(ctx, processes, func() (bool, error) { return seen.missing.Load() == 0, nil }); err != nil {
+			return fmt.Errorf("%d of %d effects were not called: %w", seen.missing.Load(), count, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return run, err
+	}
+	run.Latency = seen.since(committed, warm)
+	run.Late, run.Repeated, run.Disordered = committed.latest(warm), seen.repeated.Load(), seen.disordered.Load()
+	run.CPU, run.Peak = each(used.CPU, count), float64(used.PeakKiB)/1024
+	if p.exact() && run.Repeated+run.Disordered > 0 {
+		return run, fmt.Errorf("%s: %d calls were repeated and %d out of order", p.name(), run.Repeated, run.Disordered)
+	}
+	return run, s.deleteTopics(ctx, application+".")
+}
+
+// deleteTopics makes room: it deletes every topic whose name begins so.
+func (s *stage) deleteTopics(ctx context.Context, prefix string) error {
+	topics, err := s.admin.ListTopics(ctx)
+	if err != nil {
+		return fmt.Errorf("list topics: %w", err)
+	}
+	names := slices.DeleteFunc(topics.Names(), func(name string) bool { return !strings.HasPrefix(name, prefix) })
+	if _, err := s.admin.DeleteTopics(ctx, names...); err != nil {
+		return fmt.Errorf("delete topics %s...: %w", prefix, err)
+	}
+	return nil
+}
