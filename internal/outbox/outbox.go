@@ -134,6 +134,7 @@ type Parked struct {
 	Since    time.Duration // since the first attempt, likewise
 	Status   int           // HTTP status of the last answer, 0 where there was none
 	Error    string
+	Endpoint string // of the intent, for a flush; the ledger looks it up where it is empty, and does not give it back
 }
 
 // Role says what a parked intent waits for.

@@ -34,6 +34,14 @@ func (r Ranges) Contains(offset int64) bool {
 	return found
 }
 
+// Overlaps reports whether an offset of a range is in the set.
+func (r Ranges) Overlaps(from, to int64) bool {
+	if i, found := r.find(from); !found {
+		return i < len(r) && r[i].From < to
+	}
+	return from < to
+}
+
 // After returns the first offset at or above offset that is not in the set.
 func (r Ranges) After(offset int64) int64 {
 	if i, found := r.find(offset); found {

@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -32,6 +33,12 @@ func TestRangesAreASet(t *testing.T) {
 				want := offset
 				for want < most && plain[want] {
 					want++
+				}
+				for end := offset; end <= most; end++ {
+					overlap := slices.Contains(plain[offset:end], true)
+					if got := ranges.Overlaps(offset, end); got != overlap {
+						t.Fatalf("%v overlaps [%d, %d): %t, want %t", ranges, offset, end, got, overlap)
+					}
 				}
 				if got := ranges.After(offset); got != want {
 					t.Fatalf("after %d in %v comes %d, want %d", offset, ranges, got, want)

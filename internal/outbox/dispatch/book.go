@@ -175,7 +175,7 @@ func (b *book) make(held outbox.Tenure, w *window, now time.Time) outbox.Flush {
 
 // record is what is written down of a parked one.
 func (e *entry) record(now time.Time) outbox.Parked {
-	p := outbox.Parked{Offset: e.offset, Role: e.role, Attempts: e.attempts, Status: e.status, Error: e.reason}
+	p := outbox.Parked{Offset: e.offset, Role: e.role, Attempts: e.attempts, Status: e.status, Error: e.reason, Endpoint: e.end.name()}
 	if e.role == outbox.Retry && e.end != nil { // whoever knows the endpoint may send at once
 		p.In = max(0, e.due.Sub(now))
 	}

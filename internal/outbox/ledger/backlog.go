@@ -26,18 +26,21 @@ type Backlog struct {
 // summaryMax bounds how many effects of a lane are counted.
 const summaryMax = 100_000
 
-const pendingSQL = `
-SELECT e.endpoint, count(*), min(e.at), coalesce(max(e.off), 0) FROM (
-  SELECT p.off, p.endpoint, p.at FROM @schema.effect_g@gen p WHERE p.lane = $1 AND p.off >= $2 ORDER BY p.off LIMIT $4
-) e
-WHERE NOT $3::text::int8multirange @> e.off
-GROUP BY e.endpoint`
+const totalsSQL = `
+SELECT s.first_off, s.last_off, s.n, s.totals FROM @schema.segment_g@gen s WHERE s.lane = $1 AND s.last_off >= $2 ORDER BY s.last_off LIMIT $3`
+
+const wholeSQL = `SELECT ` + segmentColumns + ` FROM @schema.segment_g@gen s WHERE s.lane = $1 AND s.last_off = ANY($2::bigint[])`
+
+// What is read at once to count.
+const (
+	totalsPage = 4096
+	wholePage  = 64
+)
 
 // Summary counts by endpoint, sorted. It counts at most a hundred thousand pending effects of a lane.
 func (l *Ledger) Summary(ctx context.Context) ([]Backlog, error) {
 	all := map[string]*Backlog{}
 	of := func(endpoint string) *Backlog {
-		endpoint = original(endpoint)
 		if all[endpoint] == nil {
 			all[endpoint] = &Backlog{Endpoint: endpoint}
 		}
@@ -81,7 +84,7 @@ func (l *Ledger) countSmall(ctx context.Context, of func(string) *Backlog) error
 		var n int64
 		var oldest time.Time
 		_, err := pgx.ForEachRow(rows, []any{&endpoint, &n, &oldest}, func() error {
-			b := of(endpoint)
+			b := of(original(endpoint))
 			b.Parked = n
 			b.since(oldest)
 			return nil
@@ -92,7 +95,7 @@ func (l *Ledger) countSmall(ctx context.Context, of func(string) *Backlog) error
 		var endpoint, fate string
 		var n int64
 		_, err := pgx.ForEachRow(rows, []any{&endpoint, &fate, &n}, func() error {
-			switch b := of(endpoint); State(fate) {
+			switch b := of(original(endpoint)); State(fate) {
 			case Dead:
 				b.Dead = n
 			case Unknown:
@@ -118,40 +121,107 @@ func (l *Ledger) countPending(ctx context.Context, lane int32, of func(string) *
 	if err != nil {
 		return err
 	}
-	excluded := slices.Clone(s.settled)
-	for offset := range s.aside {
-		excluded = excluded.Add(offset, offset+1)
-	}
-	type count struct {
-		endpoint string
-		n        int64
-		oldest   time.Time
-		last     int64
-	}
-	var counted []count // added up only when all have been read: a retry begins again
+	n := counting{lane: lane, standing: s, counts: map[string]*count{}}
 	for i := max(0, locate(spans, s.low)); i < len(spans); i++ {
-		rows, err := l.pool.Query(ctx, l.sql(pendingSQL, spans[i].generation), lane, s.low, multirange(excluded), summaryMax)
+		if err := l.countIn(ctx, spans[i].generation, &n); err != nil {
+			return err
+		}
+	}
+	for endpoint, c := range n.counts { // added up only now that all have been read: a retry begins again
+		b := of(endpoint)
+		b.Pending += c.n
+		b.AtLeast = b.AtLeast || n.total >= summaryMax
+		b.since(c.oldest)
+	}
+	return nil
+}
+
+// counting is what has been counted of a lane.
+type counting struct {
+	lane int32
+	standing
+	counts map[string]*count
+	total  int64
+}
+
+type count struct {
+	n      int64
+	oldest time.Time
+}
+
+func (c *counting) add(endpoint string, n int64, since time.Time) {
+	have := c.counts[endpoint]
+	if have == nil {
+		have = &count{oldest: since}
+		c.counts[endpoint] = have
+	}
+	have.n += n
+	c.total += n
+	if since.Before(have.oldest) {
+		have.oldest = since
+	}
+}
+
+// countIn counts the pending ones of a generation. Of a segment in which all are pending the totals tell enough.
+func (l *Ledger) countIn(ctx context.Context, generation int, c *counting) error {
+	for from := c.low; c.total < summaryMax; {
+		rows, err := l.pool.Query(ctx, l.sql(totalsSQL, generation), c.lane, from, totalsPage)
 		if err != nil {
 			return err
 		}
-		part, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (c count, err error) {
-			err = row.Scan(&c.endpoint, &c.n, &c.oldest, &c.last)
-			return c, err
+		segments, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (s segment, err error) {
+			err = row.Scan(&s.first, &s.last, &s.n, &s.totals)
+			return s, err
 		})
 		if err != nil {
 			return err
 		}
-		counted = append(counted, part...)
+		var mixed []int64
+		for i := range segments {
+			if !c.whole(&segments[i]) {
+				mixed = append(mixed, segments[i].last)
+			} else if err := readTotals(segments[i].totals, c.add); err != nil {
+				return fmt.Errorf("effects from %d: %w", segments[i].first, err)
+			}
+		}
+		for some := range slices.Chunk(mixed, wholePage) {
+			if err := l.countMixed(ctx, generation, some, c); err != nil {
+				return err
+			}
+		}
+		if len(segments) < totalsPage {
+			break
+		}
+		from = segments[len(segments)-1].last + 1
 	}
-	total := int64(0)
-	for _, c := range counted {
-		total += c.n
+	return nil
+}
+
+// whole reports whether all effects of a segment are pending.
+func (c *counting) whole(s *segment) bool {
+	return s.first >= c.low && !c.settled.Overlaps(s.first, s.last+1) && !c.asides.Overlaps(s.first, s.last+1)
+}
+
+// countMixed counts, one by one, in segments of which some effects are not pending.
+func (l *Ledger) countMixed(ctx context.Context, generation int, lasts []int64, c *counting) error {
+	rows, err := l.pool.Query(ctx, l.sql(wholeSQL, generation), c.lane, lasts)
+	if err != nil {
+		return err
 	}
-	for _, c := range counted {
-		b := of(c.endpoint)
-		b.Pending += c.n
-		b.AtLeast = b.AtLeast || total >= summaryMax
-		b.since(c.oldest)
+	segments, err := pgx.CollectRows(rows, scanSegment)
+	if err != nil {
+		return err
+	}
+	for i := range segments {
+		intents, err := segments[i].appendIntents(nil, c.lane, c.low)
+		if err != nil {
+			return err
+		}
+		for k := range intents {
+			if c.pending(intents[k].Offset) {
+				c.add(intents[k].Endpoint, 1, intents[k].At)
+			}
+		}
 	}
 	return nil
 }

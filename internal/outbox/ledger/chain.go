@@ -5,25 +5,17 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"pawl/internal/failpoint"
-	"pawl/internal/message"
 	"pawl/internal/outbox"
 	"pawl/internal/postgres"
 )
 
-const (
-	// wholeEvery is the distance between chain rows that carry all marks of their lane. The head is put
-	// together from the newest of them and what follows it.
-	wholeEvery = 100
-	// copyFrom is the number of effects from which on COPY beats one statement with arrays. For a hundred it
-	// takes half of the server's CPU, for one two thirds; but it takes three round trips more, which
-	// few effects should not wait for where the server is far away.
-	copyFrom = 100
-)
+// wholeEvery is the distance between chain rows that carry all marks of their lane. The head is put
+// together from the newest of them and what follows it.
+const wholeEvery = 100
 
 // chain is the newest row of a lane's chain and the marks up to it. What is remembered of it is only a
 // guess: every append compares number, position and topic with the row itself.
@@ -203,7 +195,7 @@ func (l *Ledger) append(ctx context.Context, batch *outbox.Batch) error {
 	intents := batch.Intents
 	keyed := slices.ContainsFunc(intents, func(i outbox.Intent) bool { return i.BusinessKey != "" })
 	clearTwins(intents)
-	if keyed || link.opens || len(intents) >= copyFrom {
+	if keyed || link.opens {
 		err = l.appendInSteps(ctx, batch, link, keyed)
 	} else {
 		err = l.appendAtOnce(ctx, l.pool, batch, link)
@@ -259,26 +251,19 @@ WHERE EXISTS (SELECT FROM (
   SELECT c.next_off, c.number, c.topic_id FROM @schema.ingest c WHERE c.lane = $1 ORDER BY c.base_off DESC LIMIT 1
 ) head WHERE head.next_off = $2 AND head.number = $4 - 1 AND head.topic_id = $7)`
 
-const effectColumns = `off, source_off, at, gen, lane, source_part, replay, index, class, id, topic_id, topic, endpoint,
-  content_type, business_key, trace, key, body, twin_off, twin_lane, twin_same`
-
-const unnestSQL = `
-INSERT INTO @schema.effect_g@gen (` + effectColumns + `)
-SELECT u.off, u.source_off, u.at, @gen, $1, u.source_part, u.replay, u.index, u.class, u.id, u.topic_id, u.topic, u.endpoint,
-  u.content_type, u.business_key, u.trace, u.key, u.body, u.twin_off, u.twin_lane, u.twin_same
-FROM unnest($10::bigint[], $11::bigint[], $12::timestamptz[], $13::int[], $14::int[], $15::int[], $16::smallint[], $17::uuid[], $18::uuid[],
-  $19::text[], $20::text[], $21::text[], $22::text[], $23::text[], $24::bytea[], $25::bytea[], $26::bigint[], $27::int[], $28::boolean[])
-  AS u (off, source_off, at, source_part, replay, index, class, id, topic_id, topic, endpoint, content_type, business_key, trace, key, body,
-  twin_off, twin_lane, twin_same)`
+const packedSQL = `
+INSERT INTO @schema.segment_g@gen (gen, lane, first_off, last_off, n, totals, effects)
+SELECT @gen, $1, u.first_off, u.last_off, u.n, u.totals, u.effects
+FROM unnest($10::bigint[], $11::bigint[], $12::int[], $13::bytea[], $14::bytea[]) AS u (first_off, last_off, n, totals, effects)`
 
 // appendSQL is link and effects in one statement, hence one round trip and one transaction.
-const appendSQL = `WITH link AS (` + linkSQL + ` RETURNING 1)` + unnestSQL + ` WHERE EXISTS (SELECT FROM link)`
+const appendSQL = `WITH link AS (` + linkSQL + ` RETURNING 1)` + packedSQL + ` WHERE EXISTS (SELECT FROM link)`
 
 func linkArguments(batch *outbox.Batch, k link) []any {
 	return []any{batch.Lane, batch.Base, batch.Next, k.number, k.generation, len(batch.Intents), batch.TopicID, k.whole, k.marks}
 }
 
-// appendInSteps is for batches that open a generation, have business keys or are large.
+// appendInSteps is for batches that open a generation or have business keys.
 func (l *Ledger) appendInSteps(ctx context.Context, batch *outbox.Batch, k link, keyed bool) error {
 	return pgx.BeginFunc(ctx, l.pool, func(tx pgx.Tx) error {
 		defer failpoint.Hit("ledger.append")
@@ -292,17 +277,7 @@ func (l *Ledger) appendInSteps(ctx context.Context, batch *outbox.Batch, k link,
 				return err
 			}
 		}
-		if len(batch.Intents) < copyFrom {
-			return l.appendAtOnce(ctx, tx, batch, k)
-		}
-		tag, err := tx.Exec(ctx, l.sql(linkSQL, 0), linkArguments(batch, k)...)
-		if err != nil {
-			return err
-		}
-		if tag.RowsAffected() == 0 {
-			return outbox.ErrOvertaken
-		}
-		return l.copyEffects(ctx, tx.Conn().PgConn(), batch.Intents, k.generation)
+		return l.appendAtOnce(ctx, tx, batch, k)
 	})
 }
 
@@ -310,7 +285,7 @@ func (l *Ledger) appendInSteps(ctx context.Context, batch *outbox.Batch, k link,
 func (l *Ledger) appendAtOnce(ctx context.Context, db executor, batch *outbox.Batch, k link) error {
 	sql, arguments := l.sql(linkSQL, 0), linkArguments(batch, k)
 	if len(batch.Intents) > 0 {
-		sql, arguments = l.sql(appendSQL, k.generation), append(arguments, columnsOf(batch.Intents)...)
+		sql, arguments = l.sql(appendSQL, k.generation), append(arguments, columnsOf(pack(batch.Intents))...)
 	}
 	tag, err := db.Exec(ctx, sql, arguments...)
 	if err == nil && tag.RowsAffected() == 0 {
@@ -321,62 +296,14 @@ func (l *Ledger) appendAtOnce(ctx context.Context, db executor, batch *outbox.Ba
 
 const openSpanSQL = `INSERT INTO @schema.lane_gen (lane, gen, first_off) VALUES ($1, $2, $3)`
 
-// The classes by their number in the table.
-const (
-	classAtLeastOnce = 1
-	classAtMostOnce  = 2
-)
-
-func classNumber(class message.Class) int16 {
-	if class == message.AtMostOnce {
-		return classAtMostOnce
+// columnsOf gives the columns of segments as arrays, in the order of packedSQL.
+func columnsOf(segments []segment) []any {
+	n := len(segments)
+	firsts, lasts, counts := make([]int64, n), make([]int64, n), make([]int, n)
+	totals, effects := make([][]byte, n), make([][]byte, n)
+	for i := range segments {
+		s := &segments[i]
+		firsts[i], lasts[i], counts[i], totals[i], effects[i] = s.first, s.last, s.n, s.totals, s.effects
 	}
-	return classAtLeastOnce
-}
-
-func classOf(number int16) (message.Class, error) {
-	switch number {
-	case classAtLeastOnce:
-		return message.AtLeastOnce, nil
-	case classAtMostOnce:
-		return message.AtMostOnce, nil
-	default:
-		return "", fmt.Errorf("class %d is not known to this release: run a newer one", number)
-	}
-}
-
-// columnsOf gives the columns of intents as arrays, in the order of unnestSQL.
-func columnsOf(intents []outbox.Intent) []any {
-	n := len(intents)
-	var (
-		offsets, sources, twinOffsets      = make([]int64, n), make([]int64, n), make([]*int64, n)
-		times                              = make([]time.Time, n)
-		partitions, replays, indexes       = make([]int32, n), make([]int, n), make([]int, n)
-		twinLanes                          = make([]*int32, n)
-		classes                            = make([]int16, n)
-		ids, topicIDs                      = make([][16]byte, n), make([][16]byte, n)
-		topics, endpoints, types, business = make([]string, n), make([]string, n), make([]string, n), make([]string, n)
-		traces                             = make([]string, n)
-		keys, bodies                       = make([][]byte, n), make([][]byte, n)
-		same                               = make([]*bool, n)
-	)
-	for i := range intents {
-		intent := &intents[i]
-		offsets[i], sources[i], times[i], partitions[i] = intent.Offset, intent.Source.Offset, intent.At, intent.Source.Partition
-		replays[i], indexes[i], classes[i] = intent.Source.ReplayGeneration, intent.Index, classNumber(intent.Class)
-		ids[i], topicIDs[i], topics[i] = intent.ID, intent.Source.TopicID, storable(intent.Source.Topic)
-		endpoints[i], types[i], business[i], traces[i] = storable(intent.Endpoint), storable(intent.ContentType), storable(intent.BusinessKey), storable(intent.Trace)
-		keys[i], bodies[i] = intent.Key, notNil(intent.Body)
-		if twin := intent.Twin; twin != nil {
-			twinOffsets[i], twinLanes[i], same[i] = &twin.Offset, &twin.Lane, &twin.Same
-		}
-	}
-	return []any{offsets, sources, times, partitions, replays, indexes, classes, ids, topicIDs, topics, endpoints, types, business, traces, keys, bodies, twinOffsets, twinLanes, same}
-}
-
-func notNil(b []byte) []byte {
-	if b == nil {
-		return []byte{}
-	}
-	return b
+	return []any{firsts, lasts, counts, totals, effects}
 }

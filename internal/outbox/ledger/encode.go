@@ -114,13 +114,13 @@ func writeResults(outcomes []outbox.Outcome) ([]byte, error) {
 			b = appendText(b, o.Error)
 		}
 		if head&hasResponse != 0 {
-			b = appendText(appendText(b, o.Response.ContentType), string(o.Response.Body))
+			b = appendText(appendText(b, o.Response.ContentType), o.Response.Body)
 		}
 	}
 	return b, nil
 }
 
-func appendText(b []byte, text string) []byte {
+func appendText[T string | []byte](b []byte, text T) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(text))), text...)
 }
 

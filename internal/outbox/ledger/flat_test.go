@@ -22,6 +22,8 @@ const (
 	flatLanes = 8
 	flatLane  = int32(3) // that is measured
 	flatBatch = 1000
+	// flatSegment is how many of a batch are a segment in what is made by the server.
+	flatSegment = 25
 	// flatEffects is how many effects the ledger has in the end, unless the environment says otherwise.
 	flatEffects  = 2_000_000
 	flatVariable = "PAWL_FLAT_EFFECTS"
@@ -201,12 +203,12 @@ func (f *flat) cycles(n int) {
 	})
 }
 
-// fill brings the ledger to n effects. Their rows are made by the server, in batches; chain and flushes
-// are the ledger's own.
+// fill brings the ledger to n effects. Their rows are made by the server, in batches, of the right size and with nothing in
+// them that can be read; chain and flushes are the ledger's own.
 func (f *flat) fill(n int64) {
 	f.t.Helper()
 	began := time.Now()
-	missing := n - f.number("SELECT count(*) FROM pawl.effect")
+	missing := n - f.number("SELECT sum(n) FROM pawl.segment")
 	batches := missing / flatBatch / flatLanes
 	for lane := range int32(flatLanes) {
 		at := &f.lanes[lane]
@@ -214,9 +216,9 @@ func (f *flat) fill(n int64) {
 			// By this connection, too: one that stays open hands in its counts when it likes, in the middle of a
 			// later measurement.
 			_, err := f.pool.Exec(ctx, `
-INSERT INTO pawl.effect_g1 (`+effectColumns+`)
-SELECT g, g, now(), 1, $1, 0, 0, 0, 1, gen_random_uuid(), '00000000-0000-0000-0000-000000000001', 'orders', 'payments', 'text/plain', '', '', 'key', 'body',
-  NULL, NULL, NULL FROM generate_series($2::bigint, $3) g`, lane, at.next, at.next+batches*flatBatch-1)
+INSERT INTO pawl.segment_g1 (gen, lane, first_off, last_off, n, totals, effects)
+SELECT 1, $1, g, g + $4 - 1, $4, ''::bytea, $5 FROM generate_series($2::bigint, $3, $4) g`,
+				lane, at.next, at.next+batches*flatBatch-1, flatSegment, make([]byte, segmentMax))
 			f.must(err)
 			for range batches {
 				from := at.next
@@ -259,7 +261,8 @@ func (f *flat) measure() (found []operation) {
 				f.t.Fatalf("a page has %d intents", len(intents))
 			}
 		}},
-		{"get of 3", 3, func(ctx context.Context) {
+		// A segment is looked for, and then read.
+		{"get of 3", 6, func(ctx context.Context) {
 			_, err := f.Get(ctx, lane, []int64{at.next - 10, at.next - 500, at.next - 1000})
 			f.must(err)
 		}},
@@ -291,7 +294,7 @@ func (f *flat) measure() (found []operation) {
 }
 
 // largeTables matches the names of those that are only ever added to.
-const largeTables = `'^(effect|flush|ingest|attempt)'`
+const largeTables = `'^(segment|flush|ingest|attempt)'`
 
 // blocks counts those of tables and their indexes that were touched so far.
 func (f *flat) blocks() (large, small float64) {

@@ -2,9 +2,7 @@ package ledger
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 
@@ -12,7 +10,6 @@ import (
 
 	"pawl/internal/failpoint"
 	"pawl/internal/outbox"
-	"pawl/internal/postgres"
 )
 
 // The epoch is checked under a shared lock, which a takeover waits for: what passes the check is
@@ -149,15 +146,13 @@ const (
 	ownSQL = `SELECT FROM @schema.lane l WHERE l.lane = $1 AND l.epoch = $2 FOR SHARE`
 
 	keepSQL = `
-INSERT INTO @schema.kept (` + effectColumns + `)
-SELECT ` + effectColumns + ` FROM @schema.effect_g@gen WHERE lane = $1 AND off = ANY($2::bigint[])
+INSERT INTO @schema.kept (lane, off, effect) SELECT $1, u.off, u.effect FROM unnest($2::bigint[], $3::bytea[]) AS u (off, effect)
 ON CONFLICT (lane, off) DO NOTHING`
 
 	burySQL = `
 INSERT INTO @schema.dead (lane, off, seq, fate, attempts, status, error, endpoint)
-SELECT $1, u.off, $2, u.fate, u.attempts, u.status, u.error, k.endpoint
-FROM unnest($3::bigint[], $4::text[], $5::int[], $6::int[], $7::text[]) AS u (off, fate, attempts, status, error)
-JOIN @schema.kept k ON k.lane = $1 AND k.off = u.off
+SELECT $1, u.off, $2, u.fate, u.attempts, u.status, u.error, u.endpoint
+FROM unnest($3::bigint[], $4::text[], $5::int[], $6::int[], $7::text[], $8::text[]) AS u (off, fate, attempts, status, error, endpoint)
 ON CONFLICT (lane, off) DO UPDATE SET seq = excluded.seq, at = now(), fate = excluded.fate, attempts = excluded.attempts,
   status = excluded.status, error = excluded.error`
 
@@ -186,33 +181,24 @@ FROM unnest($2::bigint[], $3::int[], $4::int[], $5::text[]) AS u (off, attempt, 
 WHERE u.attempt > coalesce((SELECT p.attempts FROM @schema.parked p WHERE p.lane = $1 AND p.off = u.off),
   (SELECT d.attempts FROM @schema.dead d WHERE d.lane = $1 AND d.off = u.off), 0)`
 
-	// The endpoint is not null: an effect that is not where it was looked for fails the statement.
 	parkSQL = `
 INSERT INTO @schema.parked AS p (lane, off, role, attempts, next_at, first_at, status, error, endpoint)
 SELECT $1, u.off, u.role, u.attempts, clock_timestamp() + u.due * interval '1 microsecond', clock_timestamp() - u.age * interval '1 microsecond',
-  u.status, u.error, coalesce((SELECT e.endpoint FROM @schema.effect_g@gen e WHERE e.lane = $1 AND e.off = u.off),
-    (SELECT k.endpoint FROM @schema.kept k WHERE k.lane = $1 AND k.off = u.off))
-FROM unnest($2::bigint[], $3::smallint[], $4::int[], $5::bigint[], $6::bigint[], $7::int[], $8::text[]) AS u (off, role, attempts, due, age, status, error)
-ON CONFLICT (lane, off) DO UPDATE SET role = excluded.role, attempts = excluded.attempts, next_at = excluded.next_at,
-  first_at = excluded.first_at, status = excluded.status, error = excluded.error`
-
-	// For effects whose generation has been dropped.
-	parkKeptSQL = `
-INSERT INTO @schema.parked AS p (lane, off, role, attempts, next_at, first_at, status, error, endpoint)
-SELECT $1, u.off, u.role, u.attempts, clock_timestamp() + u.due * interval '1 microsecond', clock_timestamp() - u.age * interval '1 microsecond',
-  u.status, u.error, (SELECT k.endpoint FROM @schema.kept k WHERE k.lane = $1 AND k.off = u.off)
-FROM unnest($2::bigint[], $3::smallint[], $4::int[], $5::bigint[], $6::bigint[], $7::int[], $8::text[]) AS u (off, role, attempts, due, age, status, error)
+  u.status, u.error, u.endpoint
+FROM unnest($2::bigint[], $3::smallint[], $4::int[], $5::bigint[], $6::bigint[], $7::int[], $8::text[], $9::text[])
+  AS u (off, role, attempts, due, age, status, error, endpoint)
 ON CONFLICT (lane, off) DO UPDATE SET role = excluded.role, attempts = excluded.attempts, next_at = excluded.next_at,
   first_at = excluded.first_at, status = excluded.status, error = excluded.error`
 )
 
-// flushInSteps is one transaction of two round trips and its commit.
+// flushInSteps is one transaction of two round trips and its commit, after one for the effects that something has to be
+// known of: those never change.
 func (l *Ledger) flushInSteps(ctx context.Context, w *writing) error {
-	spans, err := l.spansOf(ctx, w.Tenure.Lane)
+	intents, err := l.about(ctx, w)
 	if err != nil {
 		return err
 	}
-	err = pgx.BeginFunc(ctx, l.pool, func(tx pgx.Tx) error {
+	return pgx.BeginFunc(ctx, l.pool, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, l.sql(ownSQL, 0), w.Tenure.Lane, w.Tenure.Epoch)
 		if err != nil {
 			return err
@@ -221,11 +207,10 @@ func (l *Ledger) flushInSteps(ctx context.Context, w *writing) error {
 			return outbox.ErrFenced
 		}
 		var batch pgx.Batch
-		var buried int64
 		l.queueAttempts(&batch, w)
-		l.queueFailed(&batch, w, spans, &buried)
+		l.queueFailed(&batch, w, intents)
 		l.queueFreed(&batch, w)
-		l.queueParked(&batch, w, spans)
+		l.queueParked(&batch, w, intents)
 		l.queueHolds(&batch, w)
 		if len(w.Obeyed) > 0 {
 			batch.Queue(l.sql(obeySQL, 0), w.Tenure.Lane, w.Obeyed, w.offsets())
@@ -233,16 +218,32 @@ func (l *Ledger) flushInSteps(ctx context.Context, w *writing) error {
 		if err := batched(ctx, tx, &batch); err != nil {
 			return err
 		}
-		if buried != int64(len(w.failed)) {
-			return fmt.Errorf("%d of %d effects to bury are not there: %w", int64(len(w.failed))-buried, len(w.failed), errStale)
-		}
 		defer failpoint.Hit("ledger.flush")
 		return l.flushAtOnce(ctx, tx, w)
 	})
-	if postgres.Code(err) == postgres.NotNullViolation {
-		return errors.Join(errStale, err)
+}
+
+// about reads the effects that are to be kept, and those that are parked and whose endpoint the dispatcher did not know.
+func (l *Ledger) about(ctx context.Context, w *writing) (map[int64]*outbox.Intent, error) {
+	var offsets []int64
+	for _, o := range w.failed {
+		offsets = append(offsets, o.Offset)
 	}
-	return err
+	for _, p := range w.Parked {
+		if p.Endpoint == "" {
+			offsets = append(offsets, p.Offset)
+		}
+	}
+	slices.Sort(offsets)
+	intents, err := l.get(ctx, w.Tenure.Lane, slices.Compact(offsets))
+	if err != nil {
+		return nil, err
+	}
+	about := make(map[int64]*outbox.Intent, len(intents))
+	for i := range intents {
+		about[intents[i].Offset] = &intents[i]
+	}
+	return about, nil
 }
 
 func (l *Ledger) queueAttempts(batch *pgx.Batch, w *writing) {
@@ -264,22 +265,20 @@ func (l *Ledger) queueAttempts(batch *pgx.Batch, w *writing) {
 	}
 }
 
-func (l *Ledger) queueFailed(batch *pgx.Batch, w *writing, spans []span, buried *int64) {
+func (l *Ledger) queueFailed(batch *pgx.Batch, w *writing, intents map[int64]*outbox.Intent) {
 	n := len(w.failed)
 	if n == 0 {
 		return
 	}
 	offsets, fates, attempts := make([]int64, n), make([]string, n), make([]int, n)
-	statuses, texts := make([]int, n), make([]string, n)
+	statuses, texts, endpoints, effects := make([]int, n), make([]string, n), make([]string, n), make([][]byte, n)
 	for i, o := range w.failed {
 		offsets[i], fates[i], attempts[i], statuses[i], texts[i] = o.Offset, string(o.Status), o.Attempts, o.HTTPStatus, storable(o.Error)
+		intent := intents[o.Offset]
+		endpoints[i], effects[i] = storable(intent.Endpoint), packOne(intent)
 	}
-	groups := byGeneration(spans, offsets)
-	delete(groups, 0) // those were kept when their generation was dropped
-	for _, generation := range slices.Sorted(maps.Keys(groups)) {
-		batch.Queue(l.sql(keepSQL, generation), w.Tenure.Lane, groups[generation])
-	}
-	batch.Queue(l.sql(burySQL, 0), w.Tenure.Lane, w.Seq, offsets, fates, attempts, statuses, texts).Exec(rowsAffected(buried))
+	batch.Queue(l.sql(keepSQL, 0), w.Tenure.Lane, offsets, effects)
+	batch.Queue(l.sql(burySQL, 0), w.Tenure.Lane, w.Seq, offsets, fates, attempts, statuses, texts, endpoints)
 }
 
 func (l *Ledger) queueFreed(batch *pgx.Batch, w *writing) {
@@ -312,33 +311,23 @@ func (l *Ledger) queueHolds(batch *pgx.Batch, w *writing) {
 	batch.Queue(l.sql(holdSQL, 0), w.Tenure.Lane, offsets, endpoints, keys)
 }
 
-func (l *Ledger) queueParked(batch *pgx.Batch, w *writing, spans []span) {
-	if len(w.Parked) == 0 {
+func (l *Ledger) queueParked(batch *pgx.Batch, w *writing, intents map[int64]*outbox.Intent) {
+	n := len(w.Parked)
+	if n == 0 {
 		return
 	}
-	lane := w.Tenure.Lane
-	all := make([]int64, len(w.Parked))
-	byOffset := make(map[int64]*outbox.Parked, len(w.Parked))
+	lane, offsets := w.Tenure.Lane, make([]int64, n)
+	roles, attempts, statuses := make([]int16, n), make([]int, n), make([]int, n)
+	due, age, texts, endpoints := make([]int64, n), make([]int64, n), make([]string, n), make([]string, n)
 	for i := range w.Parked {
-		all[i], byOffset[w.Parked[i].Offset] = w.Parked[i].Offset, &w.Parked[i]
-	}
-	groups := byGeneration(spans, all)
-	for _, generation := range slices.Sorted(maps.Keys(groups)) {
-		offsets := groups[generation]
-		n := len(offsets)
-		roles, attempts, statuses := make([]int16, n), make([]int, n), make([]int, n)
-		due, age, texts := make([]int64, n), make([]int64, n), make([]string, n)
-		for i, offset := range offsets {
-			p := byOffset[offset]
-			roles[i], attempts[i], statuses[i], texts[i] = int16(p.Role), p.Attempts, p.Status, storable(p.Error)
-			due[i], age[i] = p.In.Microseconds(), p.Since.Microseconds()
+		p := &w.Parked[i]
+		offsets[i], roles[i], attempts[i], statuses[i], texts[i] = p.Offset, int16(p.Role), p.Attempts, p.Status, storable(p.Error)
+		due[i], age[i], endpoints[i] = p.In.Microseconds(), p.Since.Microseconds(), storable(p.Endpoint)
+		if p.Endpoint == "" {
+			endpoints[i] = storable(intents[p.Offset].Endpoint)
 		}
-		sql := l.sql(parkSQL, generation)
-		if generation == 0 {
-			sql = l.sql(parkKeptSQL, 0)
-		}
-		batch.Queue(sql, lane, offsets, roles, attempts, due, age, statuses, texts)
 	}
-	batch.Queue(l.sql(unburySQL, 0), lane, all)
-	batch.Queue(l.sql(unsendSQL, 0), lane, all)
+	batch.Queue(l.sql(parkSQL, 0), lane, offsets, roles, attempts, due, age, statuses, texts, endpoints)
+	batch.Queue(l.sql(unburySQL, 0), lane, offsets)
+	batch.Queue(l.sql(unsendSQL, 0), lane, offsets)
 }

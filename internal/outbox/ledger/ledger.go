@@ -203,6 +203,11 @@ type executor interface {
 	SendBatch(ctx context.Context, batch *pgx.Batch) pgx.BatchResults
 }
 
+// querier is a pool or a transaction, too.
+type querier interface {
+	Query(ctx context.Context, sql string, arguments ...any) (pgx.Rows, error)
+}
+
 // batched sends statements in one round trip and hears their answers in order; the first error ends it.
 func batched(ctx context.Context, db executor, batch *pgx.Batch) error {
 	return db.SendBatch(ctx, batch).Close()

@@ -245,8 +245,8 @@ func TestTheServiceCannotChangeWhatWasWritten(t *testing.T) {
 	tenure := b.acquire(lane)
 	b.must(b.Flush(ctx, doneRange(tenure, 1, 0, 10)))
 	for _, sql := range []string{
-		"DELETE FROM pawl.effect_g1", "UPDATE pawl.effect SET body = ''", "DELETE FROM pawl.flush_g1", "UPDATE pawl.flush SET n = 0",
-		"DELETE FROM pawl.ingest", "UPDATE pawl.ingest SET next_off = 0", "DELETE FROM pawl.business_key", "DROP TABLE pawl.effect_g1",
+		"DELETE FROM pawl.segment_g1", "UPDATE pawl.segment SET effects = ''", "DELETE FROM pawl.flush_g1", "UPDATE pawl.flush SET n = 0",
+		"DELETE FROM pawl.ingest", "UPDATE pawl.ingest SET next_off = 0", "DELETE FROM pawl.business_key", "DROP TABLE pawl.segment_g1",
 		"DELETE FROM pawl.audit", "UPDATE pawl.audit SET actor = ''", "DELETE FROM pawl.audit_end", "UPDATE pawl.audit_end SET result = 'late'",
 		"CREATE TABLE pawl.mine (n int)", "TRUNCATE pawl.parked", "SELECT pawl.make_generation(4, now() + interval '9 years', now() + interval '10 years')",
 	} {
@@ -264,7 +264,7 @@ func TestTheServiceCannotChangeWhatWasWritten(t *testing.T) {
 	}
 	b.exec("DELETE FROM pawl.upkeep") // as if its lease had run out
 	b.must(ledger.Open(owner, ledger.Config{}).Maintain(ctx, later))
-	b.is(0, "SELECT count(*) FROM pg_class WHERE relname = 'effect_g1'")
+	b.is(0, "SELECT count(*) FROM pg_class WHERE relname = 'segment_g1'")
 	// What the upkeep has made the service may use.
 	b.must(b.Append(ctx, batchOf(lane, 10, 12)))
 	b.must(b.Flush(ctx, doneRange(tenure, 2, 10, 12)))
@@ -605,10 +605,11 @@ func TestSuccessOnlyInserts(t *testing.T) {
 	}
 	own.Close() // a connection hands in its counts when it has ended
 	b.eventually("SELECT 1 FROM pg_stat_user_tables WHERE schemaname = 'pawl' AND relname = 'flush_g1' AND n_tup_ins > 0")
-	b.eventually("SELECT 1 FROM pg_stat_user_tables WHERE schemaname = 'pawl' AND relname = 'effect_g1' AND n_tup_ins > 0")
-	b.is(rounds*size, "SELECT n_tup_ins FROM pg_stat_user_tables WHERE schemaname = 'pawl' AND relname = 'effect_g1'")
+	b.eventually("SELECT 1 FROM pg_stat_user_tables WHERE schemaname = 'pawl' AND relname = 'segment_g1' AND n_tup_ins > 0")
+	segments := b.number("SELECT count(*) FROM pawl.segment")
+	b.is(segments, "SELECT n_tup_ins FROM pg_stat_user_tables WHERE schemaname = 'pawl' AND relname = 'segment_g1'")
 	b.is(rounds, "SELECT n_tup_ins FROM pg_stat_user_tables WHERE schemaname = 'pawl' AND relname = 'flush_g1'")
-	b.is(0, `SELECT sum(n_tup_upd + n_tup_del) FROM pg_stat_user_tables WHERE schemaname = 'pawl' AND relname ~ '^(effect|flush|ingest|attempt|parked|dead|kept)'`)
+	b.is(0, `SELECT sum(n_tup_upd + n_tup_del) FROM pg_stat_user_tables WHERE schemaname = 'pawl' AND relname ~ '^(segment|flush|ingest|attempt|parked|dead|kept)'`)
 	const ingestMax, settleMax = 600, 40 // bytes for each effect; what is usual is a good deal less, and logged
 	if ingested-from > ingestMax*rounds*size || flushed-ingested > settleMax*rounds*size {
 		t.Error("it writes more to the log than it should")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -79,7 +80,7 @@ func (l *Ledger) ownsTables(ctx context.Context) (owner bool, err error) {
 	ctx, cancel := l.bounded(ctx)
 	defer cancel()
 	err = l.pool.QueryRow(ctx, `SELECT pg_has_role(c.relowner, 'USAGE') FROM pg_class c WHERE c.oid = to_regclass($1)`,
-		pgx.Identifier{l.config.Schema, "effect"}.Sanitize()).Scan(&owner)
+		pgx.Identifier{l.config.Schema, "segment"}.Sanitize()).Scan(&owner)
 	return owner, err
 }
 
@@ -188,24 +189,57 @@ UNION SELECT f.lane FROM @schema.flush_g@gen f ORDER BY lane`
 
 // heldSQL looks for what still needs generation @gen in a lane whose low mark is $2 and whose last relayed
 // flush is $3: an effect that is not settled; an outcome that is not relayed, in it or of an effect in
-// it; and what is settled above the low mark, where a later generation has effects that it is about.
+// it; and what is settled above the low mark, where a later generation may have effects that it is about.
 const heldSQL = `
-SELECT EXISTS (SELECT FROM @schema.effect_g@gen e WHERE e.lane = $1 AND e.off >= $2 AND NOT EXISTS (
-    SELECT FROM @schema.flush f WHERE f.lane = $1 AND f.hi >= e.off AND f.lo <= e.off AND f.done @> e.off))
+SELECT EXISTS (SELECT FROM @schema.segment_g@gen s, LATERAL @schema.read_segment(s.first_off, s.effects) e
+    WHERE s.lane = $1 AND s.last_off >= $2 AND e.off >= $2 AND NOT EXISTS (
+      SELECT FROM @schema.flush f WHERE f.lane = $1 AND f.hi >= e.off AND f.lo <= e.off AND f.done @> e.off))
   OR EXISTS (SELECT FROM @schema.flush_g@gen f WHERE f.lane = $1 AND f.n > 0 AND f.seq > $3)
   OR EXISTS (SELECT FROM @schema.flush f WHERE f.lane = $1 AND f.n > 0 AND f.seq > $3
-    AND f.lo <= (SELECT max(e.off) FROM @schema.effect_g@gen e WHERE e.lane = $1))
-  OR EXISTS (SELECT FROM @schema.effect e WHERE e.lane = $1 AND e.gen > @gen AND e.off >= $2
-    AND e.off <= (SELECT max(f.hi) FROM @schema.flush_g@gen f WHERE f.lane = $1))`
+    AND f.lo <= (SELECT max(s.last_off) FROM @schema.segment_g@gen s WHERE s.lane = $1))
+  OR EXISTS (SELECT FROM @schema.segment s WHERE s.lane = $1 AND s.gen > @gen AND s.last_off = (
+      SELECT min(w.last_off) FROM @schema.segment w WHERE w.lane = $1 AND w.gen > @gen AND w.last_off >= $2)
+    AND s.first_off <= (SELECT max(f.hi) FROM @schema.flush_g@gen f WHERE f.lane = $1 AND f.hi >= $2))`
 
-const carrySQL = `
-INSERT INTO @schema.kept (` + effectColumns + `)
-SELECT ` + carried + ` FROM @schema.parked p JOIN @schema.effect_g@gen e ON e.lane = p.lane AND e.off = p.off
-ON CONFLICT (lane, off) DO NOTHING`
+// carriedSQL gives what is parked of a generation.
+const carriedSQL = `
+SELECT p.lane, p.off FROM @schema.parked p JOIN @schema.lane_gen s ON s.lane = p.lane AND s.gen = @gen
+WHERE p.off >= s.first_off AND p.off < coalesce((
+  SELECT min(t.first_off) FROM @schema.lane_gen t WHERE t.lane = p.lane AND t.gen > @gen), 9223372036854775807)
+ORDER BY p.lane, p.off`
 
-// carried is effectColumns of e.
-const carried = `e.off, e.source_off, e.at, e.gen, e.lane, e.source_part, e.replay, e.index, e.class, e.id, e.topic_id, e.topic, e.endpoint,
-  e.content_type, e.business_key, e.trace, e.key, e.body, e.twin_off, e.twin_lane, e.twin_same`
+// carry copies what is parked of a generation.
+func (l *Ledger) carry(ctx context.Context, tx pgx.Tx, generation int) error {
+	rows, err := tx.Query(ctx, l.sql(carriedSQL, generation))
+	if err != nil {
+		return err
+	}
+	parked := map[int32][]int64{}
+	var lane int32
+	var offset int64
+	if _, err := pgx.ForEachRow(rows, []any{&lane, &offset}, func() error {
+		parked[lane] = append(parked[lane], offset)
+		return nil
+	}); err != nil {
+		return err
+	}
+	for lane, offsets := range parked {
+		for some := range slices.Chunk(offsets, trimRows) {
+			intents, err := l.pick(ctx, tx, lane, generation, some, nil)
+			if err != nil {
+				return err
+			}
+			there, effects := make([]int64, len(intents)), make([][]byte, len(intents))
+			for i := range intents {
+				there[i], effects[i] = intents[i].Offset, packOne(&intents[i])
+			}
+			if _, err := tx.Exec(ctx, l.sql(keepSQL, 0), lane, there, effects); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
 
 const carryFlushSQL = `
 INSERT INTO @schema.progress AS p (lane, seq, epoch, low_off, last_off)
@@ -232,7 +266,7 @@ func (l *Ledger) retire(ctx context.Context, number int) (lane int32, held bool,
 		}
 		// First the copy, then the look: an effect that was parked and is settled in between is in the copy,
 		// and one that was settled before the look holds the generation until its outcome is relayed.
-		if _, err := tx.Exec(ctx, l.sql(carrySQL, number)); err != nil {
+		if err := l.carry(ctx, tx, number); err != nil {
 			return err
 		}
 		for _, lane = range lanes {
@@ -283,7 +317,7 @@ type partition struct {
 const retiredSQL = `
 SELECT c.relname, i.inhrelid IS NOT NULL, coalesce(i.inhdetachpending, false)
 FROM pg_class c LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
-WHERE c.relnamespace = to_regnamespace($1) AND c.relkind = 'r' AND c.relname ~ '^(effect|flush|attempt)_g[0-9]+$'
+WHERE c.relnamespace = to_regnamespace($1) AND c.relkind = 'r' AND c.relname ~ '^(segment|flush|attempt)_g[0-9]+$'
   AND substring(c.relname FROM '[0-9]+$')::int < (SELECT min(g.gen) FROM @schema.gen g)
 ORDER BY c.relname`
 

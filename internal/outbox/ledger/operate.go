@@ -275,7 +275,7 @@ func (l *Ledger) lanes(ctx context.Context) ([]int32, error) {
 type standing struct {
 	low     int64
 	settled outbox.Ranges
-	aside   map[int64]struct{} // parked or sending
+	asides  outbox.Ranges // offsets that are parked or sending
 }
 
 const lowSQL = `
@@ -284,18 +284,17 @@ SELECT greatest(coalesce((SELECT f.low_off FROM @schema.flush f WHERE f.lane = $
 
 const asideSQL = `
 SELECT p.off FROM @schema.parked p WHERE p.lane = $1 AND p.off >= $2
-UNION ALL SELECT s.off FROM @schema.sending s WHERE s.lane = $1 AND s.off >= $2`
+UNION ALL SELECT s.off FROM @schema.sending s WHERE s.lane = $1 AND s.off >= $2 ORDER BY off`
 
 func (l *Ledger) standing(ctx context.Context, lane int32) (s standing, err error) {
 	if err := l.pool.QueryRow(ctx, l.sql(lowSQL, 0), lane).Scan(&s.low); err != nil {
 		return standing{}, err
 	}
-	s.aside = map[int64]struct{}{}
 	var batch pgx.Batch
 	batch.Queue(l.sql(asideSQL, 0), lane, s.low).Query(func(rows pgx.Rows) error {
 		var offset int64
 		_, err := pgx.ForEachRow(rows, []any{&offset}, func() error {
-			s.aside[offset] = struct{}{}
+			s.asides = s.asides.Add(offset, offset+1)
 			return nil
 		})
 		return err
@@ -312,8 +311,7 @@ func (l *Ledger) standing(ctx context.Context, lane int32) (s standing, err erro
 }
 
 func (s *standing) pending(offset int64) bool {
-	_, is := s.aside[offset]
-	return offset >= s.low && !is && !s.settled.Contains(offset)
+	return offset >= s.low && !s.asides.Contains(offset) && !s.settled.Contains(offset)
 }
 
 func (l *Ledger) pendingOf(ctx context.Context, f Filter, lane int32) (listed []Effect, err error) {
@@ -456,12 +454,20 @@ FROM @schema.parked p WHERE p.lane = $1 AND p.off = $2`, 0), lane, offset).Query
 	return batched(ctx, l.pool, &batch)
 }
 
+// byIDSQL looks for the bytes of the id first: only what has them is taken apart.
+const byIDSQL = `
+SELECT s.lane, e.off FROM @schema.segment s, LATERAL @schema.read_segment(s.first_off, s.effects) e
+WHERE position($1::bytea IN s.effects) > 0 AND e.id = $2
+UNION
+SELECT k.lane, k.off FROM @schema.kept k, LATERAL @schema.read_segment(k.off, k.effect) e
+WHERE position($1::bytea IN k.effect) > 0 AND e.id = $2
+ORDER BY lane, off`
+
 // ShowID finds effects by their id, oldest first: those with one business key share it. ids have no
 // index, so this reads every effect there is: give it the time, and use Show where lane and offset are known.
 // ErrNoEffect.
 func (l *Ledger) ShowID(ctx context.Context, id message.ID) ([]Effect, error) {
-	rows, err := l.pool.Query(ctx, l.sql(`
-SELECT e.lane, e.off FROM @schema.effect e WHERE e.id = $1 UNION SELECT k.lane, k.off FROM @schema.kept k WHERE k.id = $1 ORDER BY lane, off`, 0), [16]byte(id))
+	rows, err := l.pool.Query(ctx, l.sql(byIDSQL, 0), id[:], [16]byte(id))
 	if err != nil {
 		return nil, fmt.Errorf("look for effect %s: %w", id, err)
 	}

@@ -105,31 +105,27 @@ func checkPlans(t *testing.T, l *Ledger, pool *pgxpool.Pool, lane int32, seq, ne
 	batch := &outbox.Batch{Lane: lane, Base: next, Next: next + 1, Intents: []outbox.Intent{{Lane: lane, Offset: next, Class: message.AtLeastOnce}}}
 	k := link{number: seq, generation: 1, marks: []byte{1, 0}}
 	w := &writing{Flush: outbox.Flush{Tenure: outbox.Tenure{Lane: lane, Epoch: 1}, Seq: seq}, generation: 1}
-	const effect, flush, chain, owner = "effect_g1_pkey", "flush_g1_pkey", "ingest_pkey", "lane_pkey"
+	const segments, flush, chain, owner = "segment_g1_pkey", "flush_g1_pkey", "ingest_pkey", "lane_pkey"
 	for _, s := range []struct {
 		name, sql string
 		arguments []any
 		want      []string
 	}{
 		{"head", headSQL, []any{lane, wholeEvery}, []string{chain}},
-		{"append", appendSQL, append(linkArguments(batch, k), columnsOf(batch.Intents)...), []string{chain}},
-		{"page", pageSQL, []any{lane, int64(100), 1000}, []string{effect}},
+		{"append", appendSQL, append(linkArguments(batch, k), columnsOf(pack(batch.Intents))...), []string{chain}},
+		{"page", pageSQL, []any{lane, int64(100), 1000}, []string{segments}},
 		{"page head", pageHeadSQL, []any{lane}, []string{chain}},
-		{"get", getSQL, []any{lane, offsets}, []string{effect}},
-		{"get of a stretch", getRangeSQL, []any{lane, int64(100), int64(1100)}, []string{effect}},
-		{"get of kept", getKeptSQL, []any{lane, offsets}, []string{"kept_pkey"}},
+		{"get", segmentsSQL, []any{lane, offsets}, []string{segments, segments}},
+		{"get of a stretch", stretchSQL, []any{lane, int64(100), int64(1100)}, []string{segments, segments}},
+		{"get of kept", keptSQL, []any{lane, offsets}, []string{"kept_pkey"}},
+		{"totals", totalsSQL, []any{lane, int64(100), 1000}, []string{segments}},
+		{"whole segments", wholeSQL, []any{lane, offsets}, []string{segments}},
 		{"flush", flushSQL, w.arguments(), []string{flush, owner}},
 		{"results", resultsSQL, []any{lane, int64(3), 100}, []string{flush}},
 		{"unpark", unparkSQL, []any{lane, offsets}, []string{"parked_pkey"}},
 		{"unsend", unsendSQL, []any{lane, offsets}, []string{"sending_pkey"}},
 		{"holds", holdsSQL, []any{lane}, []string{"hold_pkey"}},
 		{"end holds", endHoldSQL, []any{lane, offsets}, []string{"hold_pkey"}},
-		{"keep", keepSQL, []any{lane, offsets}, []string{effect}},
-		{
-			"park", parkSQL,
-			[]any{lane, offsets, make([]int16, 5), make([]int, 5), make([]int64, 5), make([]int64, 5), make([]int, 5), make([]string, 5)},
-			[]string{effect, "kept_pkey"},
-		},
 		{"orders", ordersSQL, []any{lane, 10}, []string{"operator_order_pkey"}},
 	} {
 		got := explain(t, pool, l.sql(s.sql, 1), s.arguments...)

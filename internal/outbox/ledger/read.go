@@ -1,49 +1,32 @@
 package ledger
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"pawl/internal/outbox"
 )
 
-// scanIntent reads a row of effectColumns.
-func scanIntent(row pgx.CollectableRow) (i outbox.Intent, err error) {
-	var (
-		generation int
-		class      int16
-		twinOffset *int64
-		twinLane   *int32
-		same       *bool
-		at         time.Time
-	)
-	err = row.Scan(&i.Offset, &i.Source.Offset, &at, &generation, &i.Lane, &i.Source.Partition, &i.Source.ReplayGeneration, &i.Index, &class,
-		(*[16]byte)(&i.ID), &i.Source.TopicID, &i.Source.Topic, &i.Endpoint, &i.ContentType, &i.BusinessKey, &i.Trace, &i.Key, &i.Body,
-		&twinOffset, &twinLane, &same)
-	if err != nil {
-		return outbox.Intent{}, err
-	}
-	i.At = at.UTC()
-	i.Source.Topic, i.Endpoint, i.ContentType = original(i.Source.Topic), original(i.Endpoint), original(i.ContentType)
-	i.BusinessKey, i.Trace = original(i.BusinessKey), original(i.Trace)
-	if twinOffset != nil && twinLane != nil && same != nil {
-		i.Twin = &outbox.Twin{Lane: *twinLane, Offset: *twinOffset, Same: *same}
-	}
-	if i.Class, err = classOf(class); err != nil {
-		return outbox.Intent{}, fmt.Errorf("effect %d:%d: %w", i.Lane, i.Offset, err)
-	}
-	return i, nil
+const segmentColumns = `s.first_off, s.last_off, s.n, s.effects`
+
+// scanSegment reads a row of segmentColumns.
+func scanSegment(row pgx.CollectableRow) (s segment, err error) {
+	err = row.Scan(&s.first, &s.last, &s.n, &s.effects)
+	return s, err
 }
 
 const pageHeadSQL = `SELECT c.next_off, c.gen FROM @schema.ingest c WHERE c.lane = $1 ORDER BY c.base_off DESC LIMIT 1`
 
-const pageSQL = `SELECT ` + effectColumns + ` FROM @schema.effect_g@gen WHERE lane = $1 AND off >= $2 ORDER BY off LIMIT $3`
+// pageSQL begins with the segment that $2 is in, or the next one.
+const pageSQL = `
+SELECT ` + segmentColumns + ` FROM @schema.segment_g@gen s WHERE s.lane = $1 AND s.last_off >= $2 ORDER BY s.last_off LIMIT $3`
 
 // Page gives up to limit intents from an offset on, whatever became of them. All that there are in
 // [from, next) are among them; next is at most that of Head. Intents of generations that were dropped
@@ -69,12 +52,31 @@ func (l *Ledger) page(ctx context.Context, lane int32, from int64, limit int) ([
 	var intents []outbox.Intent
 	for i := max(0, locate(spans, from)); ; i++ {
 		var head int64
-		var newest int
+		if intents, head, err = l.pageIn(ctx, lane, spans, i, from, limit, intents); err != nil {
+			return nil, 0, err
+		}
+		switch {
+		case len(intents) >= limit && limit > 0:
+			intents = intents[:limit]
+			return intents, intents[limit-1].Offset + 1, nil
+		case i == len(spans)-1:
+			return intents, head, nil
+		}
+	}
+}
+
+// pageIn appends the intents of one generation from an offset on, until there are limit or more. How many segments that
+// takes is not known before: a full one has some dozens, one of a small batch has one.
+func (l *Ledger) pageIn(ctx context.Context, lane int32, spans []span, i int, from int64, limit int, intents []outbox.Intent) (_ []outbox.Intent, head int64, err error) {
+	const usual = 32 // effects of a segment
+	for wanted := limit/usual + 1; ; {
+		var newest, effects int
+		var segments []segment
 		var batch pgx.Batch
 		// The head comes first: what is below it is there for the statement after it.
 		batch.Queue(l.sql(pageHeadSQL, 0), lane).QueryRow(func(row pgx.Row) error { return row.Scan(&head, &newest) })
-		batch.Queue(l.sql(pageSQL, spans[i].generation), lane, from, limit-len(intents)).Query(func(rows pgx.Rows) error {
-			intents, err = pgx.AppendRows(intents, rows, scanIntent)
+		batch.Queue(l.sql(pageSQL, spans[i].generation), lane, from, wanted).Query(func(rows pgx.Rows) error {
+			segments, err = pgx.CollectRows(rows, scanSegment)
 			return err
 		})
 		if err := batched(ctx, l.pool, &batch); err != nil {
@@ -83,12 +85,17 @@ func (l *Ledger) page(ctx context.Context, lane int32, from int64, limit int) ([
 		if newest != spans[len(spans)-1].generation {
 			return nil, 0, errStale
 		}
-		switch {
-		case len(intents) >= limit && limit > 0:
-			return intents, intents[len(intents)-1].Offset + 1, nil
-		case i == len(spans)-1:
+		for k := range segments {
+			if intents, err = segments[k].appendIntents(intents, lane, from); err != nil {
+				return nil, 0, err
+			}
+			effects += segments[k].n
+		}
+		if len(segments) < wanted || len(intents) >= limit {
 			return intents, head, nil
 		}
+		from = segments[len(segments)-1].last + 1
+		wanted = (limit-len(intents))*len(segments)/effects + 1
 	}
 }
 
@@ -114,11 +121,18 @@ func (l *Ledger) pageOfNone(ctx context.Context, lane int32) ([]outbox.Intent, i
 	return nil, head, nil
 }
 
-const getSQL = `SELECT ` + effectColumns + ` FROM @schema.effect_g@gen WHERE lane = $1 AND off = ANY($2::bigint[])`
+// segmentsSQL gives the segments that offsets are in, or would be.
+const segmentsSQL = `
+SELECT ` + segmentColumns + ` FROM @schema.segment_g@gen s WHERE s.lane = $1 AND s.last_off = ANY(ARRAY(
+  SELECT DISTINCT (SELECT w.last_off FROM @schema.segment_g@gen w WHERE w.lane = $1 AND w.last_off >= u.off ORDER BY w.last_off LIMIT 1)
+  FROM unnest($2::bigint[]) AS u (off)))`
 
-const getRangeSQL = `SELECT ` + effectColumns + ` FROM @schema.effect_g@gen WHERE lane = $1 AND off >= $2 AND off <= $3`
+// stretchSQL gives the segments from the one of an offset to the one of another.
+const stretchSQL = `
+SELECT ` + segmentColumns + ` FROM @schema.segment_g@gen s WHERE s.lane = $1 AND s.last_off >= $2 AND s.last_off <= coalesce((
+  SELECT w.last_off FROM @schema.segment_g@gen w WHERE w.lane = $1 AND w.last_off >= $3 ORDER BY w.last_off LIMIT 1), 9223372036854775807)`
 
-const getKeptSQL = `SELECT ` + effectColumns + ` FROM @schema.kept WHERE lane = $1 AND off = ANY($2::bigint[])`
+const keptSQL = `SELECT k.off, k.effect FROM @schema.kept k WHERE k.lane = $1 AND k.off = ANY($2::bigint[])`
 
 // Get gives the intents at offsets, ascending: of generations that are there, and those that were kept
 // when theirs was dropped. One that is not there is an error.
@@ -160,47 +174,76 @@ func (l *Ledger) lookUp(ctx context.Context, lane int32, offsets []int64) ([]out
 	delete(groups, 0)
 	for _, generation := range slices.Sorted(maps.Keys(groups)) {
 		group, from := groups[generation], len(intents)
-		rows, err := l.queryOffsets(ctx, lane, generation, group)
-		if err != nil {
+		if intents, err = l.pick(ctx, l.pool, lane, generation, group, intents); err != nil {
 			return nil, err
 		}
-		if intents, err = pgx.AppendRows(intents, rows, scanIntent); err != nil {
-			return nil, err
-		}
-		slices.SortFunc(intents[from:], byOffset)
-		found := intents[from:from]
-		for _, intent := range intents[from:] { // a range may bring more
-			if _, is := slices.BinarySearch(group, intent.Offset); is {
-				found = append(found, intent)
-			}
-		}
-		intents = intents[:from+len(found)]
-		if len(found) < len(group) {
-			missing = append(missing, absent(group, found)...)
+		if len(intents)-from < len(group) {
+			missing = append(missing, absent(group, intents[from:])...)
 		}
 	}
 	if len(missing) == 0 {
 		return intents, nil
 	}
-	rows, err := l.pool.Query(ctx, l.sql(getKeptSQL, 0), lane, missing)
+	rows, err := l.pool.Query(ctx, l.sql(keptSQL, 0), lane, missing)
 	if err != nil {
 		return nil, err
 	}
-	if intents, err = pgx.AppendRows(intents, rows, scanIntent); err != nil {
+	kept, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (s segment, err error) {
+		s.n = 1
+		err = row.Scan(&s.first, &s.effects)
+		s.last = s.first
+		return s, err
+	})
+	if err != nil {
 		return nil, err
+	}
+	for i := range kept {
+		if intents, err = kept[i].appendIntents(intents, lane, 0); err != nil {
+			return nil, err
+		}
 	}
 	slices.SortFunc(intents, byOffset)
 	return intents, nil
 }
 
-// queryOffsets reads one stretch of the index where the offsets lie close, and looks each up where not.
-func (l *Ledger) queryOffsets(ctx context.Context, lane int32, generation int, offsets []int64) (pgx.Rows, error) {
+// pick appends the intents at ascending offsets that are in a generation, ascending. It reads one stretch of segments where the
+// offsets lie close, and looks for the segment of each where not.
+func (l *Ledger) pick(ctx context.Context, db querier, lane int32, generation int, offsets []int64, intents []outbox.Intent) ([]outbox.Intent, error) {
 	const sparse = 2 // positions for each offset
 	first, last := offsets[0], offsets[len(offsets)-1]
+	var rows pgx.Rows
+	var err error
 	if last-first < sparse*int64(len(offsets)) {
-		return l.pool.Query(ctx, l.sql(getRangeSQL, generation), lane, first, last)
+		rows, err = db.Query(ctx, l.sql(stretchSQL, generation), lane, first, last)
+	} else {
+		rows, err = db.Query(ctx, l.sql(segmentsSQL, generation), lane, offsets)
 	}
-	return l.pool.Query(ctx, l.sql(getSQL, generation), lane, offsets)
+	if err != nil {
+		return nil, err
+	}
+	segments, err := pgx.CollectRows(rows, scanSegment)
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(segments, func(a, b segment) int { return cmp.Compare(a.first, b.first) })
+	var all []outbox.Intent
+	for i := range segments {
+		if all, err = segments[i].appendIntents(all[:0], lane, first); err != nil {
+			return nil, err
+		}
+		before := len(intents)
+		for k := range all {
+			if _, wanted := slices.BinarySearch(offsets, all[k].Offset); wanted {
+				intents = append(intents, all[k])
+			}
+		}
+		if few := intents[before:]; len(few) < len(all)/2 { // they must not keep the whole segment in memory
+			for k := range few {
+				few[k].Key, few[k].Body = bytes.Clone(few[k].Key), bytes.Clone(few[k].Body)
+			}
+		}
+	}
+	return intents, nil
 }
 
 func byOffset(a, b outbox.Intent) int {

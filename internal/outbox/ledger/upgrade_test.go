@@ -19,7 +19,7 @@ import (
 // expansion is what a later release may do to the schema: add, and nothing that a release before it would have
 // to know. What is removed or made strict goes one release later.
 const expansion = `-- +goose Up
-ALTER TABLE @schema.effect ADD COLUMN tenant text, ADD COLUMN priority int NOT NULL DEFAULT 0;
+ALTER TABLE @schema.segment ADD COLUMN tenant text, ADD COLUMN priority int NOT NULL DEFAULT 0;
 ALTER TABLE @schema.kept ADD COLUMN tenant text, ADD COLUMN priority int NOT NULL DEFAULT 0;
 ALTER TABLE @schema.flush ADD COLUMN took interval;
 ALTER TABLE @schema.ingest ADD COLUMN writer text;
@@ -87,7 +87,7 @@ func TestAProcessWorksOnWhileTheNextReleaseMigrates(t *testing.T) {
 		t.Errorf("the newest generation is %d, and was %d", newest, before)
 	}
 	b.is(2, "SELECT count(*) FROM information_schema.columns WHERE table_schema = 'pawl' AND table_name = $1 AND column_name IN ('tenant', 'priority')",
-		fmt.Sprint("effect_g", newest))
+		fmt.Sprint("segment_g", newest))
 	if results, err := b.Results(ctx, lane, 0, 10); err != nil || len(results) != 500 {
 		t.Errorf("%d results, %v", len(results), err)
 	}

@@ -47,31 +47,19 @@ CREATE TABLE @schema.lane_gen (
   PRIMARY KEY (lane, gen)
 );
 
--- The effects. No index on ids, keys, endpoints or times.
-CREATE TABLE @schema.effect (
-  off          bigint      NOT NULL,
-  source_off   bigint      NOT NULL,
-  at           timestamptz NOT NULL,
-  gen          int         NOT NULL,
-  lane         int         NOT NULL,
-  source_part  int         NOT NULL,
-  replay       int         NOT NULL,            -- replay generation
-  index        int         NOT NULL,
-  class        smallint    NOT NULL,            -- 1 at-least-once, 2 at-most-once
-  id           uuid        NOT NULL,
-  topic_id     uuid        NOT NULL,            -- of the input topic
-  topic        text        NOT NULL,
-  endpoint     text        NOT NULL,
-  content_type text        NOT NULL,
-  business_key text        NOT NULL,            -- empty: none
-  trace        text        NOT NULL,            -- empty: none
-  key          bytea,
-  body         bytea       NOT NULL,
-  twin_off     bigint,                          -- the first with this business key
-  twin_lane    int,
-  twin_same    boolean,                         -- it has the same body
-  PRIMARY KEY (lane, off, gen)
+-- The effects. A row is a segment: effects of one batch, as many as fit into a page. No index on ids, keys, endpoints or
+-- times. The view effect shows them one by one.
+CREATE TABLE @schema.segment (
+  first_off bigint NOT NULL,
+  last_off  bigint NOT NULL,
+  gen       int    NOT NULL,
+  lane      int    NOT NULL,
+  n         int    NOT NULL,                    -- effects
+  totals    bytea  NOT NULL,                    -- how many of each endpoint, and since when; its first byte is the format
+  effects   bytea  NOT NULL,                    -- its first byte is the format
+  PRIMARY KEY (lane, last_off, gen)
 ) PARTITION BY RANGE (gen);
+ALTER TABLE @schema.segment ALTER COLUMN effects SET STORAGE EXTERNAL; -- to compress them takes more time than it saves
 
 -- What became of them: one row for each flush, numbered without gap in each lane.
 CREATE TABLE @schema.flush (
@@ -163,8 +151,13 @@ CREATE TABLE @schema.hold (
 
 -- Copies of effects that outlive their generation: all that are dead, and what is still parked when
 -- its generation is dropped. settled is the flush after which the copy is needed no more.
-CREATE TABLE @schema.kept (LIKE @schema.effect);
-ALTER TABLE @schema.kept ADD COLUMN settled bigint, ADD PRIMARY KEY (lane, off);
+CREATE TABLE @schema.kept (
+  lane    int    NOT NULL,
+  off     bigint NOT NULL,
+  settled bigint,
+  effect  bytea  NOT NULL,                      -- as effects of a segment
+  PRIMARY KEY (lane, off)
+);
 
 CREATE TABLE @schema.business_key (
   lane      int         NOT NULL,
@@ -215,6 +208,190 @@ CREATE TABLE @schema.upkeep (
   lease_until timestamptz NOT NULL
 ) WITH (fillfactor = 20);
 
+-- read_uvarint reads a number at a place, seven bits a byte, the lowest first, and gives the place behind it.
+-- +goose StatementBegin
+CREATE FUNCTION @schema.read_uvarint(b bytea, INOUT place int, OUT value bigint)
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+DECLARE
+  byte  int;
+  shift int := 0;
+BEGIN
+  value := 0;
+  LOOP
+    byte := get_byte(b, place);
+    place := place + 1;
+    value := value | ((byte & 127)::bigint << shift);
+    EXIT WHEN byte < 128;
+    shift := shift + 7;
+  END LOOP;
+END
+$$;
+-- +goose StatementEnd
+
+-- read_varint is read_uvarint for numbers with a sign, which is the lowest bit.
+-- +goose StatementBegin
+CREATE FUNCTION @schema.read_varint(b bytea, INOUT place int, OUT value bigint)
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+DECLARE
+  r record;
+BEGIN
+  r := @schema.read_uvarint(b, place);
+  place := r.place;
+  value := (r.value >> 1) # -(r.value & 1);
+END
+$$;
+-- +goose StatementEnd
+
+-- read_bytes reads bytes that have their number before them.
+-- +goose StatementBegin
+CREATE FUNCTION @schema.read_bytes(b bytea, INOUT place int, OUT value bytea)
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+DECLARE
+  r    record;
+  size bigint;
+BEGIN
+  r := @schema.read_uvarint(b, place);
+  place := r.place;
+  size := r.value;
+  value := substring(b FROM place + 1 FOR size::int);
+  place := place + size::int;
+END
+$$;
+-- +goose StatementEnd
+
+-- read_segment takes the effects of a segment apart, for people and reports: the service does it by itself. Texts that are
+-- not UTF-8, or have a NUL or a leading \x, are shown as \x and hexadecimal digits.
+-- +goose StatementBegin
+CREATE FUNCTION @schema.read_segment(first_off bigint, effects bytea)
+RETURNS TABLE (off bigint, source_off bigint, at timestamptz, source_part int, replay int, index int, class smallint, id uuid,
+  topic_id uuid, topic text, endpoint text, content_type text, business_key text, trace text, key bytea, body bytea,
+  twin_off bigint, twin_lane int, twin_same boolean)
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+DECLARE
+  r         record;
+  place     int := 1;
+  flags     int;
+  number    bigint;
+  step      bigint;
+  micros    bigint := 0;
+  taken     bytea;
+  topic_ids uuid[];
+  topics    text[];
+  parts     int[];
+  replays   int[];
+  endpoints text[];
+  types     text[];
+BEGIN
+  effects := effects || ''::bytea; -- in memory: what is stored in pieces would be put together again for each look
+  IF get_byte(effects, 0) <> 1 THEN
+    RAISE EXCEPTION 'the segment from % has format %, this function knows 1', first_off, get_byte(effects, 0);
+  END IF;
+  off := first_off;
+  source_off := 0;
+  WHILE place < length(effects) LOOP
+    r := @schema.read_uvarint(effects, place);
+    place := r.place;
+    off := off + r.value;
+    flags := get_byte(effects, place);
+    class := 1 + (flags & 1);
+    -- The origin: a number, and what it stands for where it comes for the first time.
+    r := @schema.read_uvarint(effects, place + 1);
+    place := r.place;
+    number := r.value + 1;
+    IF number > coalesce(cardinality(topics), 0) THEN
+      topic_ids[number] := encode(substring(effects FROM place + 1 FOR 16), 'hex')::uuid;
+      r := @schema.read_bytes(effects, place + 16);
+      place := r.place;
+      taken := r.value;
+      topics[number] := convert_from(taken, 'UTF8');
+      r := @schema.read_varint(effects, place);
+      place := r.place;
+      step := r.value;
+      parts[number] := step;
+      r := @schema.read_varint(effects, place);
+      place := r.place;
+      step := r.value;
+      replays[number] := step;
+    END IF;
+    topic_id := topic_ids[number];
+    topic := topics[number];
+    source_part := parts[number];
+    replay := replays[number];
+    -- The route, likewise.
+    r := @schema.read_uvarint(effects, place);
+    place := r.place;
+    number := r.value + 1;
+    IF number > coalesce(cardinality(endpoints), 0) THEN
+      r := @schema.read_bytes(effects, place);
+      place := r.place;
+      taken := r.value;
+      endpoints[number] := convert_from(taken, 'UTF8');
+      r := @schema.read_bytes(effects, place);
+      place := r.place;
+      taken := r.value;
+      types[number] := convert_from(taken, 'UTF8');
+    END IF;
+    endpoint := endpoints[number];
+    content_type := types[number];
+    r := @schema.read_varint(effects, place);
+    place := r.place;
+    source_off := source_off + r.value;
+    r := @schema.read_varint(effects, place);
+    place := r.place;
+    micros := micros + r.value;
+    at := timestamptz 'epoch' + micros * interval '1 microsecond';
+    r := @schema.read_varint(effects, place);
+    place := r.place;
+    index := r.value;
+    id := encode(substring(effects FROM place + 1 FOR 16), 'hex')::uuid;
+    place := place + 16;
+    key := NULL;
+    IF flags & 2 <> 0 THEN
+      r := @schema.read_bytes(effects, place);
+      place := r.place;
+      key := r.value;
+    END IF;
+    business_key := '';
+    IF flags & 4 <> 0 THEN
+      r := @schema.read_bytes(effects, place);
+      place := r.place;
+      taken := r.value;
+      business_key := convert_from(taken, 'UTF8');
+    END IF;
+    trace := '';
+    IF flags & 8 <> 0 THEN
+      r := @schema.read_bytes(effects, place);
+      place := r.place;
+      taken := r.value;
+      trace := convert_from(taken, 'UTF8');
+    END IF;
+    twin_lane := NULL;
+    twin_off := NULL;
+    twin_same := NULL;
+    IF flags & 16 <> 0 THEN
+      r := @schema.read_varint(effects, place);
+      place := r.place;
+      twin_lane := r.value;
+      r := @schema.read_varint(effects, place);
+      place := r.place;
+      twin_off := r.value;
+      twin_same := flags & 32 <> 0;
+    END IF;
+    r := @schema.read_bytes(effects, place);
+    place := r.place;
+    body := r.value;
+    RETURN NEXT;
+  END LOOP;
+END
+$$;
+-- +goose StatementEnd
+
+-- The effects one by one. Ask for a lane and a range of last_off too where there are many: off is in no index.
+CREATE VIEW @schema.effect AS
+SELECT e.off, e.source_off, e.at, s.gen, s.lane, e.source_part, e.replay, e.index, e.class, e.id, e.topic_id, e.topic, e.endpoint,
+  e.content_type, e.business_key, e.trace, e.key, e.body, e.twin_off, e.twin_lane, e.twin_same, s.first_off, s.last_off
+FROM @schema.segment s, LATERAL @schema.read_segment(s.first_off, s.effects) e;
+
 -- make_generation adds the generation after the newest. It runs with the rights of its owner, so
 -- that a role that may not change tables can keep the ledger going; hence it can do nothing else.
 -- The partition is attached with its check in place: nothing is scanned, and the lock on the parent
@@ -234,10 +411,10 @@ BEGIN
   IF opens > now() + interval '400 days' THEN
     RAISE EXCEPTION 'generation % would open at %', wanted, opens;
   END IF;
-  FOREACH parent IN ARRAY ARRAY['effect', 'flush', 'attempt'] LOOP
+  FOREACH parent IN ARRAY ARRAY['segment', 'flush', 'attempt'] LOOP
     leaf := parent || '_g' || wanted;
     EXECUTE format('CREATE TABLE @schema.%I (LIKE @schema.%I INCLUDING ALL, CHECK (gen = %s))', leaf, parent, wanted);
-    EXECUTE format('ALTER TABLE @schema.%I SET (autovacuum_vacuum_insert_threshold = -1)', leaf);
+    EXECUTE format('ALTER TABLE @schema.%I SET (autovacuum_vacuum_insert_threshold = -1, toast_tuple_target = 8160)', leaf);
     EXECUTE format('ALTER TABLE @schema.%I ATTACH PARTITION @schema.%I FOR VALUES FROM (%s) TO (%s)', parent, leaf, wanted, wanted + 1);
   END LOOP;
   INSERT INTO @schema.gen (gen, opens_at, closes_at) VALUES (wanted, opens, closes);
