@@ -24,6 +24,7 @@ const (
 	pawlEndpoint    = "bench"
 	pawlConnections = 24 // the service's default
 	pawlLease       = effectCallTimeout + 10*time.Second
+	pawlQuietCalls  = 2_000 // calls at once where the target does nothing, as many as the peer has workers
 )
 
 // pawlEngine is this project's ledger and dispatcher, put together as the service does it: a batch is
@@ -70,7 +71,9 @@ func (p *pawlEngine) open(ctx context.Context, done func(lane int, n int64)) (er
 // dispatch starts the dispatcher and waits until it owns all lanes.
 func (p *pawlEngine) dispatch(ctx context.Context, done func(lane int, n int64)) error {
 	var target dispatch.Target = quiet{p.seen}
+	concurrency := pawlQuietCalls
 	if p.spec.URL != "" {
+		concurrency = effectConcurrency
 		var err error
 		if p.target, err = httptarget.New(httptarget.Config{URL: p.spec.URL, AllowPrivate: true, Concurrency: effectConcurrency}); err != nil {
 			return err
@@ -81,11 +84,11 @@ func (p *pawlEngine) dispatch(ctx context.Context, done func(lane int, n int64))
 	all := make(chan struct{})
 	var err error
 	p.dispatcher, err = dispatch.New(dispatch.Config{
-		Store: p.ledger, Owner: "bench", LeaseTTL: pawlLease, Workers: effectConcurrency,
+		Store: p.ledger, Owner: "bench", LeaseTTL: pawlLease, Workers: concurrency,
 		DrainTimeout: effectCallTimeout, StrangerAgeMax: time.Hour,
 		Endpoints: map[string]dispatch.Endpoint{pawlEndpoint: {
 			Target: target, Timeout: effectCallTimeout, AttemptsMax: 20, AgeMax: time.Hour,
-			Concurrency: effectConcurrency, OnDead: dispatch.Continue,
+			Concurrency: concurrency, OnDead: dispatch.Continue,
 		}},
 		Hooks: dispatch.Hooks{
 			Owned: func(int32, int64) {

@@ -18,7 +18,7 @@ const (
 	flushMax  = 1000                   // results in one flush
 	flushSoon = 5 * time.Millisecond   // after the first result, where many come
 	flushMany = 512                    // results that make it many
-	flushIdle = 20 * time.Millisecond  // after the first result, where few come; at least
+	flushIdle = 50 * time.Millisecond  // after the first result, where few come; at least
 	flushRest = 8                      // times the duration of the last flush
 	flushLate = 100 * time.Millisecond // at most
 )
@@ -52,6 +52,7 @@ type book struct {
 	seq    int64     // of the last flush
 
 	flushing []fate // of the flush that is under way
+	spare    []fate // memory of the one before
 	unborn   []*entry
 	under    bool
 	took     time.Duration // by the last one
@@ -142,8 +143,9 @@ func (b *book) owes(e *entry) bool { return e.dirty || b.under && e.flush == b.s
 // make takes what goes into the next flush.
 func (b *book) make(held outbox.Tenure, w *window, now time.Time) outbox.Flush {
 	n := min(flushMax, len(b.fates))
-	b.flushing = b.fates[:n:n]
-	b.fates = slices.Clone(b.fates[n:])
+	left := b.fates[n:]
+	b.flushing, b.fates, b.spare = b.fates[:n], append(b.spare[:0], left...), nil
+	clear(left)
 	b.seq++
 	f := outbox.Flush{Tenure: held, Seq: b.seq, Freed: b.freed, Obeyed: b.orders}
 	for _, e := range b.dirty {
@@ -227,6 +229,8 @@ func (t *tenure) flushed(f outbox.Flush, took time.Duration) {
 		b.bytes -= b.flushing[i].bytes()
 	}
 	unborn := b.unborn
+	clear(b.flushing)
+	b.spare = b.flushing
 	b.flushing, b.unborn, b.under, b.took, b.written = nil, nil, false, took, true
 	for _, e := range unborn {
 		e.unborn = false

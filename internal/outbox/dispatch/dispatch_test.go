@@ -1039,7 +1039,7 @@ func TestSlowFlushesAreFewer(t *testing.T) {
 		took     time.Duration
 		min, max int // flushes within ten seconds of steady work
 	}{
-		"quick":     {time.Millisecond, 400, 500},
+		"quick":     {time.Millisecond, 160, 200},
 		"busy":      {8 * time.Millisecond, 110, 160},
 		"very busy": {40 * time.Millisecond, 60, 110},
 	} {

@@ -66,16 +66,17 @@ type flight struct {
 	answer outbox.Answer
 }
 
-// volley is a number of calls that begin together, with one context: a timer for each of them would
-// cost more than the rest of a call.
+// volley is a number of calls that begin at about the same time, with one context: a timer for each of them
+// would cost more than the rest of a call.
 type volley struct {
 	ctx    context.Context // ends with the calls' time, and with the tenure's patience
 	cancel context.CancelFunc
+	until  time.Time    // calls that begin from then on have one of their own
 	left   atomic.Int32 // those that hold it
 }
 
-func newVolley(ctx context.Context, deadline time.Time) *volley {
-	v := &volley{}
+func newVolley(ctx context.Context, deadline, until time.Time) *volley {
+	v := &volley{until: until}
 	v.ctx, v.cancel = context.WithDeadline(ctx, deadline)
 	v.left.Store(1)
 	return v
@@ -164,6 +165,7 @@ type end struct {
 	loaded int       // parked ones whose payload is in memory or on its way
 	again  time.Time // when the gate is asked again
 	shut   bool      // the breaker was what refused
+	volley *volley   // for calls that begin now; nil before the first
 
 	live    int       // intents in the window that wait for it, behind others of their key or not
 	crowd   time.Time // since when they fill half the window, zero while there are none

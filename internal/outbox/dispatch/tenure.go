@@ -47,6 +47,9 @@ const (
 	asideAfter   = time.Second // or they would have to wait longer
 )
 
+// volleyShare is the part of their time by which calls may begin apart and still end together.
+const volleyShare = 128
+
 // orphanPause is how long an intent waits whose payload the store did not give.
 const orphanPause = 30 * time.Second
 
@@ -721,12 +724,6 @@ func (t *tenure) pump(n *end) {
 		return
 	}
 	n.shut = false
-	var calls *volley
-	defer func() {
-		if calls != nil {
-			calls.done()
-		}
-	}()
 	for len(n.line) > 0 && !t.full() && !t.now.Add(n.gate.endpoint.Timeout).After(t.held.Until) {
 		e := n.line[0]
 		if e.payload == nil {
@@ -755,20 +752,23 @@ func (t *tenure) pump(n *end) {
 			t.begins = append(t.begins, e)
 			continue
 		}
-		if calls == nil {
-			calls = t.volley(n)
+		if n.volley == nil || !t.now.Before(n.volley.until) {
+			if n.volley != nil {
+				n.volley.done()
+			}
+			n.volley = t.volley(n)
 		}
-		t.let(e, calls.share())
+		t.let(e, n.volley.share())
 	}
 }
 
-// volley is for calls that begin now. Their time ends with the lease at the latest.
+// volley is for calls that begin now or a little later. Their time ends with the lease at the latest.
 func (t *tenure) volley(n *end) *volley {
 	deadline := t.now.Add(n.gate.endpoint.Timeout)
 	if t.held.Until.Before(deadline) {
 		deadline = t.held.Until
 	}
-	return newVolley(t.calls, deadline)
+	return newVolley(t.calls, deadline, t.now.Add(n.gate.endpoint.Timeout/volleyShare))
 }
 
 func (t *tenure) refused(n *end, why refusal) {
