@@ -18,7 +18,7 @@ const (
 	flushMax  = 1000                   // results in one flush
 	flushSoon = 5 * time.Millisecond   // after the first result, where many come
 	flushMany = 512                    // results that make it many
-	flushIdle = 50 * time.Millisecond  // after the first result, where few come; at least
+	flushIdle = 50 * time.Millisecond  // from one flush to the next, where few results come; at least
 	flushRest = 8                      // times the duration of the last flush
 	flushLate = 100 * time.Millisecond // at most
 )
@@ -117,8 +117,14 @@ func (b *book) due() (at time.Time, is bool) {
 	case n >= flushMany:
 		return b.since.Add(flushSoon), true
 	default:
-		return b.since.Add(min(flushLate, max(flushIdle, flushRest*b.took))), true
+		return tick(b.since, min(flushLate, max(flushIdle, flushRest*b.took))), true
 	}
+}
+
+// tick is the next time after now at which a clock that strikes at intervals does: so flushes of many lanes come together, and
+// the ledger makes one statement of them.
+func tick(now time.Time, every time.Duration) time.Time {
+	return now.Add(every - time.Duration(now.UnixNano()%int64(every)))
 }
 
 // unwritten gives the fates of which it isn't known that they are written down.

@@ -17,6 +17,9 @@ import (
 // together from the newest of them and what follows it.
 const wholeEvery = 100
 
+// groupMax is the number of effects beyond which a batch is worth a statement of its own.
+const groupMax = 250
+
 // chain is the newest row of a lane's chain and the marks up to it. What is remembered of it is only a
 // guess: every append compares number, position and topic with the row itself.
 type chain struct {
@@ -195,10 +198,13 @@ func (l *Ledger) append(ctx context.Context, batch *outbox.Batch) error {
 	intents := batch.Intents
 	keyed := slices.ContainsFunc(intents, func(i outbox.Intent) bool { return i.BusinessKey != "" })
 	clearTwins(intents)
-	if keyed || link.opens {
+	switch {
+	case keyed || link.opens:
 		err = l.appendInSteps(ctx, batch, link, keyed)
-	} else {
-		err = l.appendAtOnce(ctx, l.pool, batch, link)
+	case len(intents) > groupMax:
+		err = l.addAlone(ctx, l.pool, additionOf(batch, link))
+	default:
+		err = l.appends.do(ctx, additionOf(batch, link))
 	}
 	if postgres.Code(err) == postgres.UniqueViolation {
 		return outbox.ErrOvertaken // another writer saw the same end and was faster
@@ -242,25 +248,85 @@ func (l *Ledger) link(batch *outbox.Batch, c chain, generation int) link {
 	return k
 }
 
-// The chain row is inserted only where the newest row ends at its base, has the number before its own
+// appendSQL adds links with their segments, of several lanes in one generation, and gives the lanes of those that it has added.
+// A chain row is inserted only where the newest row ends at its base, has the number before its own
 // and is of the same topic. Of two writers that both see that, the primary key lets one commit.
-const linkSQL = `
-INSERT INTO @schema.ingest (lane, base_off, next_off, number, gen, n, topic_id, whole, marks)
-SELECT $1::int, $2::bigint, $3::bigint, $4::bigint, $5::int, $6::int, $7::uuid, $8::boolean, $9::bytea
-WHERE EXISTS (SELECT FROM (
-  SELECT c.next_off, c.number, c.topic_id FROM @schema.ingest c WHERE c.lane = $1 ORDER BY c.base_off DESC LIMIT 1
-) head WHERE head.next_off = $2 AND head.number = $4 - 1 AND head.topic_id = $7)`
+const appendSQL = `
+WITH link AS (
+  INSERT INTO @schema.ingest (lane, base_off, next_off, number, gen, n, topic_id, whole, marks)
+  SELECT i.lane, i.base_off, i.next_off, i.number, @gen, i.n, i.topic_id, i.whole, i.marks
+  FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[], $5::int[], $6::uuid[], $7::boolean[], $8::bytea[])
+    AS i (lane, base_off, next_off, number, n, topic_id, whole, marks)
+  WHERE EXISTS (SELECT FROM (
+    SELECT c.next_off, c.number, c.topic_id FROM @schema.ingest c WHERE c.lane = i.lane ORDER BY c.base_off DESC LIMIT 1
+  ) head WHERE head.next_off = i.base_off AND head.number = i.number - 1 AND head.topic_id = i.topic_id)
+  RETURNING lane
+), packed AS (
+  INSERT INTO @schema.segment_g@gen (gen, lane, first_off, last_off, n, totals, effects)
+  SELECT @gen, u.lane, u.first_off, u.last_off, u.n, u.totals, u.effects
+  FROM unnest($9::int[], $10::bigint[], $11::bigint[], $12::int[], $13::bytea[], $14::bytea[]) AS u (lane, first_off, last_off, n, totals, effects)
+  WHERE u.lane IN (SELECT link.lane FROM link)
+)
+SELECT link.lane FROM link`
 
-const packedSQL = `
-INSERT INTO @schema.segment_g@gen (gen, lane, first_off, last_off, n, totals, effects)
-SELECT @gen, $1, u.first_off, u.last_off, u.n, u.totals, u.effects
-FROM unnest($10::bigint[], $11::bigint[], $12::int[], $13::bytea[], $14::bytea[]) AS u (first_off, last_off, n, totals, effects)`
+// addition is what is to be appended to a lane.
+type addition struct {
+	lane       int32
+	base, next int64
+	n          int
+	topicID    [16]byte
+	link       link
+	segments   []segment
+}
 
-// appendSQL is link and effects in one statement, hence one round trip and one transaction.
-const appendSQL = `WITH link AS (` + linkSQL + ` RETURNING 1)` + packedSQL + ` WHERE EXISTS (SELECT FROM link)`
+func additionOf(batch *outbox.Batch, k link) addition {
+	return addition{batch.Lane, batch.Base, batch.Next, len(batch.Intents), batch.TopicID, k, pack(batch.Intents)}
+}
 
-func linkArguments(batch *outbox.Batch, k link) []any {
-	return []any{batch.Lane, batch.Base, batch.Next, k.number, k.generation, len(batch.Intents), batch.TopicID, k.whole, k.marks}
+// appendArguments are those of appendSQL.
+func appendArguments(additions []addition) []any {
+	n := len(additions)
+	lanes, bases, nexts, numbers, counts := make([]int32, n), make([]int64, n), make([]int64, n), make([]int64, n), make([]int, n)
+	topicIDs, wholes, marks := make([][16]byte, n), make([]bool, n), make([][]byte, n)
+	var owners []int32
+	var firsts, lasts []int64
+	var sizes []int
+	var totals, effects [][]byte
+	for i, a := range additions {
+		lanes[i], bases[i], nexts[i], numbers[i], counts[i] = a.lane, a.base, a.next, a.link.number, a.n
+		topicIDs[i], wholes[i], marks[i] = a.topicID, a.link.whole, a.link.marks
+		for _, s := range a.segments {
+			owners, firsts, lasts, sizes = append(owners, a.lane), append(firsts, s.first), append(lasts, s.last), append(sizes, s.n)
+			totals, effects = append(totals, s.totals), append(effects, s.effects)
+		}
+	}
+	return []any{lanes, bases, nexts, numbers, counts, topicIDs, wholes, marks, owners, firsts, lasts, sizes, totals, effects}
+}
+
+// add appends, of several lanes and in one generation, and gives the lanes that stood where their additions begin.
+func (l *Ledger) add(ctx context.Context, db querier, additions []addition) ([]int32, error) {
+	rows, err := db.Query(ctx, l.sql(appendSQL, additions[0].link.generation), appendArguments(additions)...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[int32])
+}
+
+// addAlone is add for one lane.
+func (l *Ledger) addAlone(ctx context.Context, db querier, a addition) error {
+	added, err := l.add(ctx, db, []addition{a})
+	if err == nil && len(added) == 0 {
+		err = outbox.ErrOvertaken
+	}
+	return err
+}
+
+// addTogether is what the group of appends runs.
+func (l *Ledger) addTogether(ctx context.Context, members []*member[addition]) {
+	ctx, cancel := l.bounded(ctx)
+	defer cancel()
+	together(members, func(a addition) int { return a.link.generation }, func(a addition) int32 { return a.lane }, outbox.ErrOvertaken,
+		func(additions []addition) ([]int32, error) { return l.add(ctx, l.pool, additions) })
 }
 
 // appendInSteps is for batches that open a generation or have business keys.
@@ -277,33 +343,8 @@ func (l *Ledger) appendInSteps(ctx context.Context, batch *outbox.Batch, k link,
 				return err
 			}
 		}
-		return l.appendAtOnce(ctx, tx, batch, k)
+		return l.addAlone(ctx, tx, additionOf(batch, k))
 	})
 }
 
-// appendAtOnce is one statement.
-func (l *Ledger) appendAtOnce(ctx context.Context, db executor, batch *outbox.Batch, k link) error {
-	sql, arguments := l.sql(linkSQL, 0), linkArguments(batch, k)
-	if len(batch.Intents) > 0 {
-		sql, arguments = l.sql(appendSQL, k.generation), append(arguments, columnsOf(pack(batch.Intents))...)
-	}
-	tag, err := db.Exec(ctx, sql, arguments...)
-	if err == nil && tag.RowsAffected() == 0 {
-		return outbox.ErrOvertaken
-	}
-	return err
-}
-
 const openSpanSQL = `INSERT INTO @schema.lane_gen (lane, gen, first_off) VALUES ($1, $2, $3)`
-
-// columnsOf gives the columns of segments as arrays, in the order of packedSQL.
-func columnsOf(segments []segment) []any {
-	n := len(segments)
-	firsts, lasts, counts := make([]int64, n), make([]int64, n), make([]int, n)
-	totals, effects := make([][]byte, n), make([][]byte, n)
-	for i := range segments {
-		s := &segments[i]
-		firsts[i], lasts[i], counts[i], totals[i], effects[i] = s.first, s.last, s.n, s.totals, s.effects
-	}
-	return []any{firsts, lasts, counts, totals, effects}
-}

@@ -12,16 +12,23 @@ import (
 	"pawl/internal/outbox"
 )
 
+// flushSQL writes flushes of several lanes in one generation, and gives the lanes of those that it has written.
+//
 // The epoch is checked under a shared lock, which a takeover waits for: what passes the check is
 // committed before the new owner looks. The flush before this one must be there, too: where it is not, the database
 // was restored from a backup under the feet of this tenure, which has to end then. It is looked for in an order that only
 // the primary key has: with old statistics the planner would take the other index, and read all of a lane.
 const flushSQL = `
-WITH own AS (SELECT FROM @schema.lane l WHERE l.lane = $1 AND l.epoch = $2 FOR SHARE)
-INSERT INTO @schema.flush_g@gen (lane, epoch, gen, seq, low_off, lo, hi, n, done, results)
-SELECT $1::int, $2::bigint, @gen, $3::bigint, $4::bigint, $5::bigint, $6::bigint, $7::int, $8::text::int8multirange, $9::bytea
-WHERE EXISTS (SELECT FROM own) AND ($10::boolean OR $3 - 1 = (
-  SELECT f.seq FROM @schema.flush_g@gen f WHERE f.lane = $1 AND f.seq >= $3 - 1 ORDER BY f.seq LIMIT 1))`
+WITH own AS (
+  SELECT l.lane FROM unnest($1::int[], $2::bigint[]) AS i (lane, epoch), @schema.lane l WHERE l.lane = i.lane AND l.epoch = i.epoch FOR SHARE OF l
+)
+INSERT INTO @schema.flush_g@gen AS w (lane, epoch, gen, seq, low_off, lo, hi, n, done, results)
+SELECT i.lane, i.epoch, @gen, i.seq, i.low_off, i.lo, i.hi, i.n, i.done::int8multirange, i.results
+FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::int[], $8::text[], $9::bytea[], $10::boolean[])
+  AS i (lane, epoch, seq, low_off, lo, hi, n, done, results, first)
+WHERE i.lane IN (SELECT own.lane FROM own) AND (i.first OR i.seq - 1 = (
+  SELECT f.seq FROM @schema.flush_g@gen f WHERE f.lane = i.lane AND f.seq >= i.seq - 1 ORDER BY f.seq LIMIT 1))
+RETURNING w.lane`
 
 // Flush writes outcomes down, all or nothing: one statement where nothing is parked, dead or ordered.
 // outbox.ErrFenced: nothing was written. A flush that no sound dispatcher asks for is refused by an
@@ -54,7 +61,7 @@ func (l *Ledger) Flush(ctx context.Context, flush outbox.Flush) error {
 		w.generation = max(open, state.generation)
 		w.first = w.generation != state.generation
 		if w.plain() {
-			return l.flushAtOnce(ctx, l.pool, w)
+			return l.flushGroup.do(ctx, w)
 		}
 		return l.flushInSteps(ctx, w)
 	})
@@ -117,8 +124,17 @@ func (w *writing) plain() bool {
 	return len(w.freed)+len(w.failed)+len(w.Parked)+len(w.Holds)+len(w.Freed)+len(w.Obeyed)+len(w.tried) == 0
 }
 
-func (w *writing) arguments() []any {
-	return []any{w.Tenure.Lane, w.Tenure.Epoch, w.Seq, w.Low, w.lo, w.hi, len(w.Settled), multirange(w.Covered), w.results, w.first}
+// flushArguments are those of flushSQL.
+func flushArguments(flushes []*writing) []any {
+	n := len(flushes)
+	lanes, epochs, seqs, lows := make([]int32, n), make([]int64, n), make([]int64, n), make([]int64, n)
+	los, his, counts := make([]int64, n), make([]int64, n), make([]int, n)
+	done, results, first := make([]string, n), make([][]byte, n), make([]bool, n)
+	for i, w := range flushes {
+		lanes[i], epochs[i], seqs[i], lows[i] = w.Tenure.Lane, w.Tenure.Epoch, w.Seq, w.Low
+		los[i], his[i], counts[i], done[i], results[i], first[i] = w.lo, w.hi, len(w.Settled), multirange(w.Covered), w.results, w.first
+	}
+	return []any{lanes, epochs, seqs, lows, los, his, counts, done, results, first}
 }
 
 // multirange writes a set of offsets as Postgres reads it.
@@ -134,12 +150,21 @@ func multirange(ranges outbox.Ranges) string {
 	return string(append(b, '}'))
 }
 
-func (l *Ledger) flushAtOnce(ctx context.Context, db executor, w *writing) error {
-	tag, err := db.Exec(ctx, l.sql(flushSQL, w.generation), w.arguments()...)
-	if err == nil && tag.RowsAffected() == 0 {
-		return outbox.ErrFenced
+// writeFlushes gives the lanes that it has written for: the others were fenced.
+func (l *Ledger) writeFlushes(ctx context.Context, db querier, flushes []*writing) ([]int32, error) {
+	rows, err := db.Query(ctx, l.sql(flushSQL, flushes[0].generation), flushArguments(flushes)...)
+	if err != nil {
+		return nil, err
 	}
-	return err
+	return pgx.CollectRows(rows, pgx.RowTo[int32])
+}
+
+// flushTogether is what the group of flushes runs.
+func (l *Ledger) flushTogether(ctx context.Context, members []*member[*writing]) {
+	ctx, cancel := l.bounded(ctx)
+	defer cancel()
+	together(members, func(w *writing) int { return w.generation }, func(w *writing) int32 { return w.Tenure.Lane }, outbox.ErrFenced,
+		func(flushes []*writing) ([]int32, error) { return l.writeFlushes(ctx, l.pool, flushes) })
 }
 
 const (
@@ -219,7 +244,11 @@ func (l *Ledger) flushInSteps(ctx context.Context, w *writing) error {
 			return err
 		}
 		defer failpoint.Hit("ledger.flush")
-		return l.flushAtOnce(ctx, tx, w)
+		written, err := l.writeFlushes(ctx, tx, []*writing{w})
+		if err == nil && len(written) == 0 {
+			err = outbox.ErrFenced
+		}
+		return err
 	})
 }
 

@@ -74,6 +74,9 @@ type Ledger struct {
 	now    func() time.Time
 	owner  string // of the upkeep
 
+	appends    group[addition]
+	flushGroup group[*writing]
+
 	mu          sync.Mutex
 	statements  map[statement]string
 	generations generations
@@ -92,11 +95,13 @@ func Open(pool *pgxpool.Pool, config Config) *Ledger {
 	config.Retention = orDefault(config.Retention, defaultRetention)
 	config.BusinessKeys = orDefault(config.BusinessKeys, defaultBusinessKeys)
 	config.Dead = orDefault(config.Dead, defaultDead)
-	return &Ledger{
+	l := &Ledger{
 		pool: pool, config: config, now: time.Now, owner: newOwner(),
 		statements: map[statement]string{}, chains: map[int32]chain{}, spans: map[int32][]span{},
 		tenures: map[int32]*held{}, relayed: map[int32]position{},
 	}
+	l.appends.run, l.flushGroup.run = l.addTogether, l.flushTogether
+	return l
 }
 
 func orDefault[T comparable](value, otherwise T) T {

@@ -112,7 +112,7 @@ func checkPlans(t *testing.T, l *Ledger, pool *pgxpool.Pool, lane int32, seq, ne
 		want      []string
 	}{
 		{"head", headSQL, []any{lane, wholeEvery}, []string{chain}},
-		{"append", appendSQL, append(linkArguments(batch, k), columnsOf(pack(batch.Intents))...), []string{chain}},
+		{"append", appendSQL, appendArguments([]addition{additionOf(batch, k)}), []string{chain}},
 		{"page", pageSQL, []any{lane, int64(100), 1000}, []string{segments}},
 		{"page head", pageHeadSQL, []any{lane}, []string{chain}},
 		{"get", segmentsSQL, []any{lane, offsets}, []string{segments, segments}},
@@ -120,7 +120,7 @@ func checkPlans(t *testing.T, l *Ledger, pool *pgxpool.Pool, lane int32, seq, ne
 		{"get of kept", keptSQL, []any{lane, offsets}, []string{"kept_pkey"}},
 		{"totals", totalsSQL, []any{lane, int64(100), 1000}, []string{segments}},
 		{"whole segments", wholeSQL, []any{lane, offsets}, []string{segments}},
-		{"flush", flushSQL, w.arguments(), []string{flush, owner}},
+		{"flush", flushSQL, flushArguments([]*writing{w}), []string{flush, owner}},
 		{"results", resultsSQL, []any{lane, int64(3), 100}, []string{flush}},
 		{"unpark", unparkSQL, []any{lane, offsets}, []string{"parked_pkey"}},
 		{"unsend", unsendSQL, []any{lane, offsets}, []string{"sending_pkey"}},
