@@ -89,6 +89,42 @@ func TestIDsDifferWhereverTheirInputsDo(t *testing.T) {
 	})
 }
 
+// Whatever is another in a source makes another id, one part at a time. Chance finds that only now and then:
+// two sources of which all but one part agree are rare.
+func TestEachPartOfASourceMakesAnotherID(t *testing.T) {
+	t.Parallel()
+	sources := rapid.Custom(func(t *rapid.T) message.Source {
+		return message.Source{
+			Application: rapid.StringMatching(`[a-z]{1,9}`).Draw(t, "application"), ReplayGeneration: rapid.IntRange(0, 9).Draw(t, "generation"),
+			TopicID: [16]byte(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "topic")), Partition: rapid.Int32Range(0, 300).Draw(t, "partition"),
+			Offset: rapid.Int64Min(0).Draw(t, "offset"),
+		}
+	})
+	rapid.Check(t, func(t *rapid.T) {
+		s, index := sources.Draw(t, "source"), rapid.IntRange(-1, 300).Draw(t, "index")
+		was, octet := s.ID(index), rapid.IntRange(0, 15).Draw(t, "octet")
+		for part, change := range map[string]func(*message.Source, *int){
+			"application": func(s *message.Source, _ *int) { s.Application += "x" },
+			"generation":  func(s *message.Source, _ *int) { s.ReplayGeneration++ },
+			"topic id":    func(s *message.Source, _ *int) { s.TopicID[octet]++ },
+			"partition":   func(s *message.Source, _ *int) { s.Partition++ },
+			"offset":      func(s *message.Source, _ *int) { s.Offset ^= 1 },
+			"index":       func(_ *message.Source, index *int) { *index++ },
+		} {
+			other, at := s, index
+			change(&other, &at)
+			if other.ID(at) == was {
+				t.Fatalf("another %s makes the same id %s", part, was)
+			}
+		}
+		same := s
+		same.Topic = "renamed"
+		if same.ID(index) != was {
+			t.Fatal("the name of the topic is part of the id, which its topic id tells already")
+		}
+	})
+}
+
 // Application, endpoint and key are kept apart: a boundary that moves makes another id.
 func TestBusinessIDsKeepTheirPartsApart(t *testing.T) {
 	t.Parallel()

@@ -71,6 +71,31 @@ func TestRule1PassedHandlerDeadlineNeverCommits(t *testing.T) {
 	})
 }
 
+// Rule 1. What a batch rejects is written in its transaction: the batch is aborted and comes again, and
+// what was dead-lettered the first time must not stand there twice.
+func TestDeadLetterOfAnAbortedBatchIsWrittenOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		w := newVirtualWorld(t, 1)
+		fault := w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.TxnOffsetCommit}, Topic: inTopic, Err: kerr.RebalanceInProgress, Count: 1})
+		w.config.Routes[0].Handler = handlerFunc(func(in message.In, out *message.Batch) error {
+			if strings.HasSuffix(string(in.Value), "7") {
+				return refusal("ends_in_seven")
+			}
+			return copyHandler{}.Handle(in, out)
+		})
+		w.produce(0, numbers(0, 30)...)
+		r := w.run()
+		ends := until(t, w.hooks.ended, "30 committed records", committed(30))
+		if err := r.drain(); err != nil {
+			t.Fatal(err)
+		}
+		if fault.Hits() != 1 || ends[0].Outcome != Aborted || ends[0].Records < 8 {
+			t.Errorf("%d faults hit, the first end is %+v; want 1, and the abort of a batch with a reject", fault.Hits(), ends[0])
+		}
+		w.wantOnce(deadTopic, []string{"7", "17", "27"})
+	})
+}
+
 // Rule 2. The broker commits, every answer is lost, End gives an error. Going on with the session
 // would write all outputs a second time.
 func TestRule2UnknownOutcomeDiscardsSession(t *testing.T) {

@@ -576,6 +576,31 @@ func TestAFlushAfterARestoreIsFenced(t *testing.T) {
 	b.must(b.Flush(ctx, settle(tenure, 2, 2, done(1))))
 }
 
+// A backup is restored under the feet of an ingester that remembers where the lane stood. No row has the
+// base of its next batch, so that no key keeps it out; a batch beyond the end of the chain would leave a
+// hole, and the effects in it would never be called.
+func TestAnAppendAfterARestoreIsOvertaken(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	for name, size := range map[string]int64{"one statement": 5, "in steps": 200} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := open(t, ledger.Config{})
+			b.filled(lane, size)
+			b.must(b.Append(ctx, batchOf(lane, size, 2*size)))
+			b.exec("DELETE FROM pawl.ingest WHERE base_off >= $1", size)
+			b.exec("DELETE FROM pawl.effect WHERE off >= $1", size)
+			b.want(b.Append(ctx, batchOf(lane, 2*size, 3*size)), outbox.ErrOvertaken, "append")
+			head, err := b.Head(ctx, lane)
+			if err != nil || head.Next != size {
+				t.Errorf("the head is %+v, %v, want next %d", head, err, size)
+			}
+			b.must(b.Append(ctx, batchOf(lane, size, 3*size)))
+			b.is(3*size, "SELECT count(*) FROM pawl.effect")
+		})
+	}
+}
+
 // Nothing on the way of success leaves a dead row, so that nothing decays while a long transaction
 // keeps the server from cleaning up. How much it writes is logged beside: a server has one log for all its
 // databases, so this test has a server of its own.
