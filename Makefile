@@ -70,6 +70,14 @@ chaos: build ## The real binary under fault: kill, stop, cut, restart
 	go vet -tags chaos ./...
 	go test $(CHAOS_FLAGS) ./internal/e2e
 
+mutants: ## Break one rule of ours at a time, see its tests fail: make mutants [ONLY=name] [PART=2/5]
+ifdef ONLY
+	go run ./internal/mutants -only $(ONLY)
+else
+	go run ./internal/mutants $(if $(PART),-part $(PART))
+	go run ./internal/mutants -tags integration
+endif
+
 stress: ## A new test a hundred times under race: make stress PKG=./internal/txn RUN=TestName [COUNT=100] [TAGS=integration]
 	@test -n "$(PKG)" -a -n "$(RUN)" || { echo "stress: say what to repeat: make stress PKG=./internal/txn RUN=TestName" >&2; exit 2; }
 	go test -race -tags '$(TAGS)' -run '$(RUN)' -count $(or $(COUNT),100) -failfast -timeout 60m $(PKG)
@@ -111,4 +119,4 @@ tidy: ## Tidy the module files of every module
 	go mod tidy
 	@for module in $(MODULES) internal/tools; do (cd $$module && go mod tidy); done
 
-.PHONY: help setup demo build image clean test unit integration chaos stress fuzz cover bench fmt lint vuln tidy
+.PHONY: help setup demo build image clean test unit integration chaos mutants stress fuzz cover bench fmt lint vuln tidy

@@ -1,0 +1,194 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Bounds of one mutant.
+const (
+	testTimeout = 60 * time.Second // of its tests: a mutant may well make one wait for ever
+	wholeTests  = 5 * time.Minute  // of a whole package
+	buildTime   = 3 * time.Minute  // beside that
+)
+
+// Verdict is what became of a mutant.
+type Verdict struct {
+	Mutant  Mutant
+	Killed  []string // tests that failed
+	Hung    bool     // they failed by not ending
+	Missed  []string // tests that were to fail and did not
+	Problem string   // it could not be judged
+	Took    time.Duration
+}
+
+// dead reports whether each of its killers noticed.
+func (v *Verdict) dead() bool { return v.Problem == "" && len(v.Missed) == 0 && len(v.Killed) > 0 }
+
+// runner judges mutants of the module at root.
+type runner struct {
+	root  string
+	whole bool // all tests of a package, not only the killers
+}
+
+// each judges mutants, several at a time, and tells of each when it is done.
+func (r *runner) each(ctx context.Context, mutants []Mutant, parallel int, tell func(Verdict)) {
+	next := make(chan Mutant)
+	verdicts := make(chan Verdict)
+	var workers sync.WaitGroup
+	for range parallel {
+		workers.Go(func() {
+			for m := range next {
+				verdicts <- r.judge(ctx, m)
+			}
+		})
+	}
+	go func() {
+		for _, m := range mutants {
+			next <- m
+		}
+		close(next)
+		workers.Wait()
+		close(verdicts)
+	}()
+	for v := range verdicts {
+		tell(v)
+	}
+}
+
+// judge runs the tests against one mutant.
+func (r *runner) judge(ctx context.Context, m Mutant) Verdict {
+	begun := time.Now()
+	v := Verdict{Mutant: m}
+	seen, err := r.test(ctx, &m)
+	v.Took = time.Since(begun)
+	if err != nil {
+		v.Problem = err.Error()
+		return v
+	}
+	v.Killed, v.Hung = seen.failed, seen.hung
+	for _, killer := range m.Killers {
+		if !slices.Contains(seen.failed, killer) {
+			v.Missed = append(v.Missed, killer)
+		}
+	}
+	return v
+}
+
+// test runs the tests against one mutant. An error says why nothing can be said of it.
+func (r *runner) test(ctx context.Context, m *Mutant) (events, error) {
+	folder, err := os.MkdirTemp("", "mutant-")
+	if err != nil {
+		return events{}, err
+	}
+	defer os.RemoveAll(folder)
+	overlay, err := r.overlay(folder, m)
+	if err != nil {
+		return events{}, err
+	}
+	timeout := testTimeout
+	args := []string{"test", "-overlay", overlay, "-count=1", "-vet=off", "-json", "-ldflags=-s -w"}
+	if r.whole {
+		timeout = wholeTests
+	} else {
+		args = append(args, "-run", "^("+strings.Join(m.Killers, "|")+")$")
+	}
+	args = append(args, "-timeout", timeout.String(), "-tags", m.Tags, "./"+m.home())
+	ctx, cancel := context.WithTimeout(ctx, timeout+buildTime)
+	defer cancel()
+	command := exec.CommandContext(ctx, "go", args...)
+	command.Dir = r.root
+	var output, complaints bytes.Buffer
+	command.Stdout, command.Stderr = &output, &complaints
+	exit := command.Run()
+	if ctx.Err() != nil {
+		return events{}, fmt.Errorf("go test was still at work after %s", timeout+buildTime)
+	}
+	all := output.String()
+	seen := readEvents(&output)
+	switch {
+	case !seen.built:
+		return seen, fmt.Errorf("it does not compile:\n%s%s", complaints.String(), all)
+	case seen.ran == 0:
+		return seen, fmt.Errorf("none of its tests exists or ran: %s\n%s", strings.Join(m.Killers, ", "), complaints.String())
+	case (exit == nil) != (len(seen.failed) == 0):
+		return seen, fmt.Errorf("go test ended with %v, and of its tests failed: %s", exit, strings.Join(seen.failed, ", "))
+	}
+	return seen, nil
+}
+
+// overlay writes the mutated file, and the file that tells go test to take it.
+func (r *runner) overlay(folder string, m *Mutant) (string, error) {
+	text, err := m.apply(r.root)
+	if err != nil {
+		return "", err
+	}
+	mutated := filepath.Join(folder, "mutated.go")
+	if err := os.WriteFile(mutated, text, 0o600); err != nil {
+		return "", err
+	}
+	replace, err := json.Marshal(map[string]map[string]string{
+		"Replace": {filepath.Join(r.root, filepath.FromSlash(m.File)): mutated},
+	})
+	if err != nil {
+		return "", err
+	}
+	overlay := filepath.Join(folder, "overlay.json")
+	return overlay, os.WriteFile(overlay, replace, 0o600)
+}
+
+// events is what a run of go test tells.
+type events struct {
+	failed []string // top-level tests, by name
+	ran    int
+	built  bool
+	hung   bool
+}
+
+// readEvents reads the output of go test -json. Tests that were at work when the process ended, by a panic or a
+// timeout, have failed too.
+func readEvents(output *bytes.Buffer) events {
+	seen, working := events{built: true}, map[string]bool{}
+	for {
+		line, err := output.ReadBytes('\n')
+		if err != nil {
+			break
+		}
+		var event struct{ Action, Test, Output, FailedBuild string }
+		if json.Unmarshal(line, &event) != nil {
+			continue
+		}
+		if event.FailedBuild != "" || event.Action == "build-fail" {
+			seen.built = false
+		}
+		seen.hung = seen.hung || strings.HasPrefix(event.Output, "panic: test timed out after")
+		if event.Test == "" || strings.Contains(event.Test, "/") {
+			continue
+		}
+		switch event.Action {
+		case "run":
+			working[event.Test] = true
+			seen.ran++
+		case "cont":
+			working[event.Test] = true
+		case "pass", "skip", "pause":
+			delete(working, event.Test)
+		case "fail":
+			delete(working, event.Test)
+			seen.failed = append(seen.failed, event.Test)
+		}
+	}
+	seen.failed = slices.AppendSeq(seen.failed, maps.Keys(working))
+	slices.Sort(seen.failed)
+	return seen
+}
