@@ -35,6 +35,7 @@ type lane struct {
 	failures    int              // of polls in a row, likewise
 	bytesEach   int64            // moving average of a record's size
 	handled     []Handled        // of the batch in work
+	unreadable  unreadable
 
 	mu     sync.Mutex // what follows is written on the client's goroutine too
 	tenure *tenure    // of the session that we have; nil between sessions
@@ -256,11 +257,14 @@ func (l *lane) pollErrors(session Session, fetches kgo.Fetches) (failed bool, fa
 			hook2(l.config.Hooks.Retrying, l.number, err)
 		case isHalting(err):
 			l.halt(session, at, haltStory(at, err))
+		case l.unreadable.again(at, err, time.Now()):
+			l.halt(session, at, haltStory(at, err))
 		default:
 			failed = true
 			hook2(l.config.Hooks.Retrying, l.number, fmt.Errorf("poll %s/%d: %w", topic, partition, err))
 		}
 	})
+	l.unreadable.read(fetches)
 	return failed, fatal
 }
 
