@@ -83,6 +83,8 @@ type Config struct {
 	Compression    string        // of produced batches: none, lz4, snappy, zstd
 
 	Hooks Hooks
+
+	known map[string]int // partitions of the input topics when the engine began; nil before
 }
 
 const (

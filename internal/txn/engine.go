@@ -72,8 +72,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		return fmt.Errorf("open client: %w", err)
 	}
 	defer plain.Close()
-	partitions, err := e.partitions(ctx, plain)
-	if err != nil {
+	if c.known, err = e.partitions(ctx, plain); err != nil {
 		return ignoreEnd(ctx, err)
 	}
 	sizes, err := e.sizes(ctx, plain)
@@ -81,6 +80,10 @@ func (e *Engine) Run(ctx context.Context) error {
 		return ignoreEnd(ctx, err)
 	}
 	memory := &control{client: plain, opts: opts, topic: c.ControlTopic, reader: c.Application + "." + c.Instance}
+	partitions := 0
+	for _, n := range c.known {
+		partitions += n
+	}
 	count := c.lanes(partitions)
 	workers := max(1, runtime.GOMAXPROCS(0))
 	e.mu.Lock()
@@ -212,21 +215,21 @@ func (e *Engine) Status() Status {
 const askTimeout = 30 * time.Second
 
 // partitions counts those of the input topics.
-func (e *Engine) partitions(ctx context.Context, plain *kgo.Client) (int, error) {
+func (e *Engine) partitions(ctx context.Context, plain *kgo.Client) (map[string]int, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	topics, err := kadm.NewClient(plain).ListTopics(ctx, e.config.topics()...)
 	if err != nil {
-		return 0, fmt.Errorf("look up input topics: %w", err)
+		return nil, fmt.Errorf("look up input topics: %w", err)
 	}
-	count := 0
+	counts := map[string]int{}
 	for _, topic := range e.config.topics() {
 		if err := topics[topic].Err; err != nil {
-			return 0, fmt.Errorf("look up input topic %s: %w; create it or correct routes, then run: processor topics plan", topic, err)
+			return nil, fmt.Errorf("look up input topic %s: %w; create it or correct routes, then run: processor topics plan", topic, err)
 		}
-		count += len(topics[topic].Partitions)
+		counts[topic] = len(topics[topic].Partitions)
 	}
-	return count, nil
+	return counts, nil
 }
 
 // sizeDefault is Kafka's default of max.message.bytes, used where we may not read the setting.

@@ -119,16 +119,22 @@ func (c Config) resolve(ctx context.Context, cl *kgo.Client, missing map[place]i
 		}
 	}
 	adm := kadm.NewClient(cl)
-	list := adm.ListStartOffsets
-	if c.Start == StartLatest {
-		// The last stable offset: what an open transaction holds back was not yet there to be skipped.
-		list = adm.ListCommittedOffsets
-	}
-	listed, err := list(ctx, topics...)
+	starts, err := adm.ListStartOffsets(ctx, topics...)
 	if err != nil {
 		return fmt.Errorf("resolve start offsets: %w", err)
 	}
+	latest := starts
+	if c.Start == StartLatest {
+		// The last stable offset: what an open transaction holds back was not yet there to be skipped.
+		if latest, err = adm.ListCommittedOffsets(ctx, topics...); err != nil {
+			return fmt.Errorf("resolve start offsets: %w", err)
+		}
+	}
 	for at := range missing {
+		listed := latest
+		if c.added(at) {
+			listed = starts
+		}
 		offset, ok := listed.Lookup(at.topic, at.partition)
 		if !ok {
 			return fmt.Errorf("resolve start offsets: no answer for %s/%d", at.topic, at.partition)
@@ -139,6 +145,14 @@ func (c Config) resolve(ctx context.Context, cl *kgo.Client, missing map[place]i
 		missing[at] = offset.Offset
 	}
 	return nil
+}
+
+// added reports whether a partition was added to its topic while the engine ran. All that is in it was written
+// since: latest is about what was there when the group began, and would skip what came before anybody knew of
+// the partition.
+func (c Config) added(at place) bool {
+	known, ok := c.known[at.topic]
+	return ok && int(at.partition) >= known
 }
 
 // commitStart commits plain offsets as the member that cl is.
