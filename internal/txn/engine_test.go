@@ -1,6 +1,7 @@
 package txn
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -8,9 +9,10 @@ import (
 	"go.uber.org/goleak"
 
 	"pawl/internal/message"
+	"pawl/internal/testkit"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { os.Exit(testkit.Main(m, func() error { return goleak.Find() })) }
 
 func TestEngineCopiesEachRecordOnce(t *testing.T) {
 	t.Parallel()

@@ -27,7 +27,14 @@ type gate struct {
 	lost   int    // requests whose answer was lost
 	dials  int    // connections that were asked for
 	onCut  func() // after the first loss
+	stop   *stop  // where the process stands still
 	reach  dialer
+}
+
+// stop is the request at which a process stands still: it is on its way when everything freezes.
+type stop struct {
+	at   kmsg.Key
+	then func()
 }
 
 // dialer makes connections.
@@ -84,6 +91,13 @@ func (g *gate) freeze() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.frozen = true
+}
+
+// freezeAt freezes at the first request of a kind.
+func (g *gate) freezeAt(key kmsg.Key, then func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.stop = &stop{key, then}
 }
 
 // mend lets connections through again. What was written during a freeze arrives now, even that of
@@ -156,6 +170,10 @@ const executed = 50 * time.Millisecond
 // connection is cut.
 func (c *gateConn) Write(b []byte) (int, error) {
 	c.gate.mu.Lock()
+	if stop := c.gate.stop; stop != nil && len(b) >= 6 && kmsg.Key(binary.BigEndian.Uint16(b[4:6])) == stop.at {
+		c.gate.frozen, c.gate.stop = true, nil
+		stop.then()
+	}
 	hold := c.gate.frozen || len(c.held) > 0
 	if hold {
 		c.held = append(c.held, bytes.Clone(b))

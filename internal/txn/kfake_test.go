@@ -157,6 +157,12 @@ func next[T any](t *testing.T, events <-chan T, what string) T {
 // until reads events up to the first that satisfies want and returns all of them.
 func until[T any](t *testing.T, events <-chan T, what string, want func(T) bool) []T {
 	t.Helper()
+	return within(t, patience, events, what, want)
+}
+
+// within is until for what takes longer.
+func within[T any](t *testing.T, patience time.Duration, events <-chan T, what string, want func(T) bool) []T {
+	t.Helper()
 	var seen []T
 	timeout := time.After(patience)
 	for {

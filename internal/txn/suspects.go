@@ -102,13 +102,9 @@ func (c *control) read(ctx context.Context) (map[string]suspect, error) {
 				delete(found, string(r.Key))
 				return
 			}
-			var s suspect
-			if err := json.Unmarshal(r.Value, &s); err != nil {
+			s, err := readSuspect(r.Value)
+			if err != nil {
 				bad = errors.Join(bad, fmt.Errorf("offset %d: %w", r.Offset, err))
-				return
-			}
-			if s.Format != suspectFormat {
-				bad = errors.Join(bad, fmt.Errorf("offset %d has format %d, this release knows %d: upgrade this instance", r.Offset, s.Format, suspectFormat))
 				return
 			}
 			found[string(r.Key)] = s
@@ -118,6 +114,17 @@ func (c *control) read(ctx context.Context) (map[string]suspect, error) {
 		}
 	}
 	return found, nil
+}
+
+func readSuspect(value []byte) (suspect, error) {
+	var s suspect
+	if err := json.Unmarshal(value, &s); err != nil {
+		return s, err
+	}
+	if s.Format != suspectFormat {
+		return s, fmt.Errorf("it has format %d, this release knows %d: upgrade this instance", s.Format, suspectFormat)
+	}
+	return s, nil
 }
 
 // write stores suspects and returns when they are on the brokers.

@@ -2,6 +2,7 @@ package txn
 
 import (
 	"context"
+	"encoding/json"
 	"strings"
 	"testing"
 
@@ -80,4 +81,28 @@ func TestSuspectsOfANewerFormatStopTheLane(t *testing.T) {
 	if _, err := c.read(ctx); err == nil || !strings.Contains(err.Error(), "format 2") {
 		t.Errorf("read gave %v, want an error that names format 2", err)
 	}
+}
+
+// Whatever stands on the control topic is a note or an error. A note says what it was written with, and about
+// another offset it says nothing that was not said.
+func FuzzReadSuspect(f *testing.F) {
+	f.Add([]byte(`{"format":1,"offset":7,"until":9,"crashes":2,"alone":1,"hunting":true}`), int64(8))
+	f.Add([]byte(`{"format":2}`), int64(0))
+	f.Add([]byte(`{"format":1,"offset":9223372036854775807,"until":-1}`), int64(-1))
+	f.Fuzz(func(t *testing.T, value []byte, offset int64) {
+		s, err := readSuspect(value)
+		if err != nil {
+			return
+		}
+		text, err := json.Marshal(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := readSuspect(text); err != nil || again != s {
+			t.Errorf("%+v is read back as %+v, %v", s, again, err)
+		}
+		if at := s.at(offset); at.Crashes > max(0, s.Crashes) || at.Alone > max(1, s.Alone) || at != (suspect{}) && at.Until != s.Until {
+			t.Errorf("at %d, %+v means %+v", offset, s, at)
+		}
+	})
 }
