@@ -113,7 +113,7 @@ func (l *Ledger) chainOf(ctx context.Context, lane int32) (chain, bool, error) {
 func (l *Ledger) Seed(ctx context.Context, lane int32, topicID [16]byte, next int64) error {
 	ctx, cancel := l.bounded(ctx)
 	defer cancel()
-	return doing(l.retryStale(lane, func() error { return l.seed(ctx, lane, topicID, next) }), "seed", lane)
+	return doing(onTime(ctx, l.retryStale(lane, func() error { return l.seed(ctx, lane, topicID, next) })), "seed", lane)
 }
 
 func (l *Ledger) seed(ctx context.Context, lane int32, topicID [16]byte, next int64) error {
@@ -150,7 +150,7 @@ func (l *Ledger) Append(ctx context.Context, batch *outbox.Batch) error {
 	if err := checkBatch(batch); err != nil {
 		return doing(err, "append to", batch.Lane)
 	}
-	return doing(l.retryStale(batch.Lane, func() error { return l.append(ctx, batch) }), "append to", batch.Lane)
+	return doing(onTime(ctx, l.retryStale(batch.Lane, func() error { return l.append(ctx, batch) })), "append to", batch.Lane)
 }
 
 func checkBatch(batch *outbox.Batch) error {

@@ -65,7 +65,7 @@ func (l *Ledger) Flush(ctx context.Context, flush outbox.Flush) error {
 		}
 		return l.flushInSteps(ctx, w)
 	})
-	if err != nil {
+	if err = onTime(ctx, err); err != nil {
 		return doing(err, fmt.Sprintf("flush %d of", flush.Seq), lane)
 	}
 	state.seq, state.low, state.generation = flush.Seq, flush.Low, w.generation

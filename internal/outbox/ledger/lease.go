@@ -46,7 +46,7 @@ func (l *Ledger) Acquire(ctx context.Context, lane int32, owner string, ttl time
 	if errors.Is(err, pgx.ErrNoRows) {
 		err = outbox.ErrHeld
 	}
-	if err != nil {
+	if err = onTime(ctx, err); err != nil {
 		return outbox.Tenure{}, doing(err, "acquire", lane)
 	}
 	return t, nil
@@ -336,7 +336,7 @@ func (l *Ledger) begin(ctx context.Context, tenure outbox.Tenure, sending []outb
 		offsets[i], attempts[i] = s.Offset, s.Attempt
 	}
 	tag, err := l.pool.Exec(ctx, l.sql(beginSQL, 0), tenure.Lane, tenure.Epoch, offsets, attempts)
-	if err != nil {
+	if err = onTime(ctx, err); err != nil {
 		return err
 	}
 	if tag.RowsAffected() == 0 {

@@ -166,6 +166,17 @@ func (l *Ledger) bounded(ctx context.Context) (context.Context, context.CancelFu
 	return context.WithTimeout(ctx, l.config.Timeout)
 }
 
+// onTime turns success into an error where it came after the call's time was up. At that moment the server is asked to
+// give the statement up, and where a commit waits for a synchronous standby, Postgres gives up that wait only, warns,
+// and reports success: the commit is on the primary's disk and nowhere else. Taken for an answer, it could be lost by a
+// failover after it had been acted on: an at-most-once call whose note is gone would be made a second time.
+func onTime(ctx context.Context, err error) error {
+	if err == nil && ctx.Err() != nil {
+		return fmt.Errorf("the answer came too late to be sure of: %w", ctx.Err())
+	}
+	return err
+}
+
 // errStale says that what the ledger remembers of generations does not fit the database.
 var errStale = errors.New("what is remembered of the generations is out of date")
 

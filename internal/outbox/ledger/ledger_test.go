@@ -180,6 +180,11 @@ func TestPostgresKeepsTheContract(t *testing.T) {
 	exercise(t, openPool(t, testkit.Postgres(t)), migrate)
 }
 
+func TestLeasesOfPostgresFitTheModel(t *testing.T) {
+	t.Parallel()
+	ledgertest.Leases(t, open(t, ledger.Config{}).Ledger, 12)
+}
+
 // A pooler in transaction mode gives each transaction another connection of the server.
 func TestPostgresKeepsTheContractThroughAPooler(t *testing.T) {
 	t.Parallel()
@@ -599,6 +604,96 @@ func TestAnAppendAfterARestoreIsOvertaken(t *testing.T) {
 			b.is(3*size, "SELECT count(*) FROM pawl.effect")
 		})
 	}
+}
+
+// Somebody locks a table, for a migration by hand perhaps. Who appends or flushes waits no longer than the
+// ledger's own limit, nothing is half done, and when the lock is gone all goes on.
+func TestALockedTableCostsTimeOnly(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	b := open(t, ledger.Config{Timeout: 500 * time.Millisecond})
+	b.filled(lane, 5)
+	tenure := b.acquire(lane)
+	lock := b.begin()
+	_, err := lock.Exec(ctx, "LOCK TABLE pawl.ingest, pawl.flush, pawl.effect IN ACCESS EXCLUSIVE MODE")
+	b.must(err)
+	for what, do := range map[string]func() error{
+		"append": func() error { return b.Append(ctx, batchOf(lane, 5, 10)) },
+		"flush":  func() error { return b.Flush(ctx, settle(tenure, 1, 1, done(0))) },
+	} {
+		begun := time.Now()
+		if err := do(); err == nil || errors.Is(err, outbox.ErrOvertaken) || errors.Is(err, outbox.ErrFenced) {
+			t.Errorf("%s gave %v behind a lock, want that it gave up", what, err)
+		}
+		if took := time.Since(begun); took < 400*time.Millisecond || took > 10*time.Second {
+			t.Errorf("%s waited for %s, want half a second", what, took)
+		}
+	}
+	b.must(lock.Rollback(ctx))
+	b.eventually("SELECT 1 FROM (SELECT count(*) AS n FROM pg_locks WHERE NOT granted) l WHERE l.n = 0")
+	head, err := b.Head(ctx, lane)
+	b.must(err)
+	if head.Next == 5 { // else the append came through after all, behind the lock
+		b.must(b.Append(ctx, batchOf(lane, 5, 10)))
+	}
+	r, err := b.Recover(ctx, tenure)
+	b.must(err)
+	if r.Seq == 0 {
+		b.must(b.Flush(ctx, settle(tenure, 1, 1, done(0))))
+	}
+	b.is(10, "SELECT count(*) FROM pawl.effect")
+	b.is(1, "SELECT count(*) FROM pawl.flush")
+}
+
+// The only synchronous standby stands still: commits are on the primary's disk and wait. When our time is up the server
+// gives that wait up, and says that all went well. Nobody may act on that: a failover would take it back.
+func TestACommitWithoutItsStandbyIsNoAnswer(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	primary := testkit.OpenPostgres(t, cluster.PostgresConfig{Durable: true})
+	standby, err := primary.OpenStandby(ctx, cluster.PostgresConfig{}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := standby.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := primary.Synchronize(ctx); err != nil {
+		t.Fatal(err)
+	}
+	b := openIn(t, primary.DSN(), ledger.Config{Timeout: 500 * time.Millisecond})
+	b.filled(lane, 5)
+	tenure := b.acquire(lane)
+	if err := standby.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	for what, do := range map[string]func() error{
+		"append":          func() error { return b.Append(ctx, batchOf(lane, 5, 10)) },
+		"append in steps": func() error { return b.Append(ctx, batchOf(lane, 10, 300)) },
+		"note":            func() error { return b.Begin(ctx, tenure, []outbox.Sending{{Offset: 0, Attempt: 1}}) },
+		"flush":           func() error { return b.Flush(ctx, settle(tenure, 1, 1, done(0))) },
+		"seed":            func() error { return b.Seed(ctx, lane+1, topicID, 0) },
+		"acquire": func() error {
+			_, err := b.Acquire(ctx, lane+1, "owner", lease)
+			return err
+		},
+	} {
+		if err := do(); err == nil || errors.Is(err, outbox.ErrFenced) {
+			t.Errorf("%s without the standby gave %v, want no answer in time", what, err)
+		}
+	}
+	if err := standby.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	var head outbox.Head
+	testkit.WaitFor(t, 20*time.Second, "appends to go on with the standby", func() bool {
+		head, err = b.Head(ctx, lane)
+		return err == nil && b.Append(ctx, batchOf(lane, head.Next, head.Next+5)) == nil
+	})
+	b.is(head.Next+5, "SELECT count(*) FROM pawl.effect")
+	b.is(head.Next+5, "SELECT count(DISTINCT off) FROM pawl.effect")
 }
 
 // Nothing on the way of success leaves a dead row, so that nothing decays while a long transaction

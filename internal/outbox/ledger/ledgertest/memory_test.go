@@ -149,3 +149,8 @@ func TestMemoryRefusesUnsoundFlushes(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestLeasesOfMemoryFitTheModel(t *testing.T) {
+	t.Parallel()
+	ledgertest.Leases(t, &ledgertest.Memory{}, 1000)
+}
