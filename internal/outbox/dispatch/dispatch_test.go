@@ -66,6 +66,41 @@ func TestKeysAreInOrderAndBesideEachOther(t *testing.T) {
 	})
 }
 
+// Nine of ten intents have one key, each call of which takes a second: the others do not wait for them, wherever
+// they stand in between, and the hot key is in order.
+func TestAHotKeyHoldsUpNobodyElse(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(w *world) {
+		w.shop.answer = func(ctx context.Context, call outbox.Call) outbox.Answer {
+			if string(call.Intent.Key) == "hot" {
+				if err := during(ctx, time.Second); err != nil {
+					return outbox.Answer{Err: err, Sent: true}
+				}
+			}
+			return ok()
+		}
+		keys, cold := make([]string, 1000), 0
+		for i := range keys {
+			if keys[i] = "hot"; i%10 == 9 {
+				keys[i] = fmt.Sprint("cold-", i)
+				cold++
+			}
+		}
+		w.keys(keys...)
+		p := w.start()
+		sleep(3 * time.Second)
+		if n := len(w.fates()); n < cold || n > cold+4 {
+			t.Errorf("%d fates after three seconds, want the %d of the other keys and a few of the hot one", n, cold)
+		}
+		sleep(20 * time.Minute)
+		if n := len(w.fates()); n != len(keys) {
+			t.Errorf("%d fates in the end, want %d", n, len(keys))
+		}
+		assertOrder(t, w)
+		w.end(p)
+	})
+}
+
 // assertOrder checks that the calls of a key do not overlap and that first successes ascend.
 func assertOrder(t testing.TB, w *world) {
 	t.Helper()

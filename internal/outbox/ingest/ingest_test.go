@@ -368,6 +368,32 @@ func TestLaneOfWhichNothingWasToldBeginsWhereTheLedgerKnowsAnother(t *testing.T)
 	})
 }
 
+// Somebody adds a partition to the effects topic while an ingester runs. Keys would change their lane. The lane
+// that has come halts and says so, and the process is told no number of lanes but the configured one; those
+// that were there go on with what is theirs.
+func TestAddedLaneHalts(t *testing.T) {
+	inBubble(t, 2, func(w *world) {
+		w.run(func(c *Config) {
+			c.Group, c.Heartbeat, c.Client = "app", 200*time.Millisecond, append(slices.Clone(c.Client), kgo.MetadataMaxAge(10*time.Second))
+		})
+		w.produce(effects(0, 0, 10)...)
+		w.await(0, 10)
+		if _, err := w.admin.CreatePartitions(w.t.Context(), 1, topic); err != nil {
+			w.t.Fatal(err)
+		}
+		h := next(w.t, w.halted, "halt of the lane that was added")
+		if h.lane != 2 || !strings.Contains(h.err.Error(), "has 3 partitions and effects.lanes is 2") {
+			w.t.Errorf("lane %d halted: %v", h.lane, h.err)
+		}
+		w.produce(effects(0, 10, 20)...)
+		w.await(0, 20)
+		w.exact(0)
+		if w.ledger.Next(2) != 0 || w.ledger.Appends(2) != 0 {
+			w.t.Error("the added lane was ingested")
+		}
+	})
+}
+
 // The topic is deleted and made again under a running ingester, and the new one is as long as the old.
 func TestRecreatedTopicHaltsARunningLane(t *testing.T) {
 	inBubble(t, 1, func(w *world) {

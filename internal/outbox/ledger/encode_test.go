@@ -191,3 +191,24 @@ func TestOffsetsAreFoundInTheirGeneration(t *testing.T) {
 		t.Error(cmp.Diff(want, got))
 	}
 }
+
+// The marks of a chain row, as whatever bytes: an error, or marks that are written and read back the same.
+func FuzzReadMarks(f *testing.F) {
+	f.Add(writeMarks(map[outbox.Origin]outbox.Mark{{TopicID: [16]byte{1}, Partition: 3, Generation: 2}: {Offset: 77, Index: 1}, {}: {}}))
+	f.Add([]byte{1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
+	f.Add([]byte{2, 0})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		read := func(b []byte) (map[outbox.Origin]outbox.Mark, error) {
+			marks := map[outbox.Origin]outbox.Mark{}
+			err := readMarks(b, func(origin outbox.Origin, mark outbox.Mark) { marks[origin] = mark })
+			return marks, err
+		}
+		marks, err := read(b)
+		if err != nil {
+			return
+		}
+		if again, err := read(writeMarks(marks)); err != nil || !cmp.Equal(marks, again) {
+			t.Errorf("%v: %s", err, cmp.Diff(marks, again))
+		}
+	})
+}
