@@ -169,6 +169,9 @@ var table = map[string]rule{
 	// This table.
 	"arch": {testsOnly: true},
 
+	// What may go wrong around us, and the tests that make it: data and a page of documentation.
+	"faults": {testsOnly: true},
+
 	// Our rules, broken one at a time: it runs the tests of other packages and knows none of them.
 	"mutants": {testsOnly: true},
 
