@@ -38,4 +38,10 @@ var database = []Mutant{
 		Rule: "what the relay has not told is kept", Harm: "an outcome that nobody is told",
 		Killers: []string{"TestWhatIsStillNeededOutlivesItsGeneration"}, Tags: "integration",
 	},
+	{
+		Name: "commit-without-its-standby-is-believed", File: "internal/outbox/ledger/ledger.go",
+		Old: "if err == nil && ctx.Err() != nil {", New: "if err == nil && ctx == nil {",
+		Rule: "a commit that was not confirmed in time is no answer", Harm: "a failover takes back what was acted on: an at-most-once call is made twice",
+		Killers: []string{"TestACommitWithoutItsStandbyIsNoAnswer"}, Tags: "integration",
+	},
 }

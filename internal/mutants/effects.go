@@ -134,6 +134,12 @@ var dispatching = []Mutant{
 		Killers: []string{"TestMemoryKeepsTheContract"},
 	},
 	{
+		Name: "lease-is-taken-while-it-lasts", File: "internal/outbox/ledger/ledgertest/memory.go",
+		Old: "if l.owner != owner && now.Before(l.until) {", New: "if l.owner != owner && now.Before(l.until) && l.epoch < 0 {",
+		Rule: "a lease lasts", Harm: "two owners call at once",
+		Killers: []string{"TestLeasesOfMemoryFitTheModel", "TestMemoryKeepsTheContract"},
+	},
+	{
 		Name: "ledger-that-went-back-is-not-noticed", File: "internal/outbox/dispatch/book.go",
 		Old: "case r.held.Seq < written:", New: "case false:",
 		Rule: "a renewal shows whether the ledger still has our flushes", Harm: "settled effects of an idle lane come again only after the next flush",
@@ -162,6 +168,12 @@ var dispatching = []Mutant{
 		Old: "for n < len(w.places) && w.places[n].noted {", New: "for n < len(w.places) {",
 		Rule: "everything below the low mark is settled or parked", Harm: "after a restart nobody looks below it: calls are lost",
 		Killers: []string{"TestWindowKnowsTheLowMarkAndTheGaps"},
+	},
+	{
+		Name: "gate-lets-one-more-through", File: "internal/outbox/dispatch/gate.go",
+		Old: "if g.inFlight >= g.endpoint.Concurrency {", New: "if g.inFlight > g.endpoint.Concurrency {",
+		Rule: "an endpoint has so many calls at once and no more", Harm: "an endpoint gets more than it was promised",
+		Killers: []string{"TestGateKeepsItsBounds"},
 	},
 	{
 		Name: "hold-dies-with-its-owner", File: "internal/outbox/dispatch/tenure.go",

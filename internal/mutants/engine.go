@@ -165,9 +165,21 @@ var engine = []Mutant{
 	},
 	{
 		Name: "latest-skips-what-is-held-back", File: "internal/txn/offsets.go",
-		Old: "list = adm.ListCommittedOffsets", New: "list = adm.ListEndOffsets",
+		Old: "if latest, err = adm.ListCommittedOffsets(ctx, topics...); err != nil {", New: "if latest, err = adm.ListEndOffsets(ctx, topics...); err != nil {",
 		Rule: "9: latest is the last stable offset", Harm: "what an open transaction held back at the start is never read",
 		Killers: []string{"TestRule9LatestReadsWhatWasHeldBack"},
+	},
+	{
+		Name: "added-partitions-are-skipped", File: "internal/txn/offsets.go",
+		Old: "return ok && int(at.partition) >= known", New: "return ok && int(at.partition) < -known",
+		Rule: "9: latest is about what was there when the group began", Harm: "what is written to an added partition before it is noticed is never read",
+		Killers: []string{"TestAddedPartitionsAreReadFromTheirStart"},
+	},
+	{
+		Name: "unreadable-batch-is-asked-for-ever", File: "internal/txn/unreadable.go",
+		Old: "return s.times >= stubbornTimes && now.Sub(s.since) >= stubbornAfter", New: "return s.times < 0 && now.Sub(s.since) >= stubbornAfter",
+		Rule: "9: what can't be read halts its partition", Harm: "a damaged partition looks like an outage, and nobody is told what to do",
+		Killers: []string{"TestUnreadableBatchHaltsItsPartition"},
 	},
 	{
 		Name: "out-of-range-resets", File: "internal/txn/session.go",

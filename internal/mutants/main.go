@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -69,11 +70,11 @@ func moduleRoot() (string, error) {
 		return "", err
 	}
 	for {
-		if text, err := os.ReadFile(filepath.Join(at, "go.mod")); err == nil && strings.HasPrefix(string(text), "module pawl\n") {
+		if text, err := os.ReadFile(filepath.Join(at, "go.mod")); err == nil && strings.HasPrefix(string(text), "module pawl\n") { //nolint:gosec // it looks for the module it stands in
 			return at, nil
 		}
 		if at == filepath.Dir(at) {
-			return "", fmt.Errorf("no go.mod of the module pawl here or above: run it inside the repository")
+			return "", errors.New("no go.mod of the module pawl here or above: run it inside the repository")
 		}
 		at = filepath.Dir(at)
 	}
@@ -134,7 +135,7 @@ func report(to io.Writer, verdicts []Verdict, took time.Duration) (alive int) {
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s\t%.1f\n", v.Mutant.Name, v.Mutant.Rule, killers, v.Took.Seconds())
 	}
-	table.Flush()
+	_ = table.Flush() // nobody is left to tell
 	fmt.Fprintf(to, "%d of %d mutants killed in %.0f s\n", len(verdicts)-alive, len(verdicts), took.Seconds())
 	return alive
 }

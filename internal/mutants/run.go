@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -91,7 +93,7 @@ func (r *runner) test(ctx context.Context, m *Mutant) (events, error) {
 	if err != nil {
 		return events{}, err
 	}
-	defer os.RemoveAll(folder)
+	defer func() { _ = os.RemoveAll(folder) }()
 	overlay, err := r.overlay(folder, m)
 	if err != nil {
 		return events{}, err
@@ -104,9 +106,14 @@ func (r *runner) test(ctx context.Context, m *Mutant) (events, error) {
 		args = append(args, "-run", "^("+strings.Join(m.Killers, "|")+")$")
 	}
 	args = append(args, "-timeout", timeout.String(), "-tags", m.Tags, "./"+m.home())
+	if draws, err := r.drawsLots(m.home()); err != nil {
+		return events{}, err
+	} else if draws {
+		args = append(args, "-rapid.nofailfile") // what a mutant fails by is no example worth keeping
+	}
 	ctx, cancel := context.WithTimeout(ctx, timeout+buildTime)
 	defer cancel()
-	command := exec.CommandContext(ctx, "go", args...)
+	command := exec.CommandContext(ctx, "go", args...) //nolint:gosec // the catalogue names the tests
 	command.Dir = r.root
 	var output, complaints bytes.Buffer
 	command.Stdout, command.Stderr = &output, &complaints
@@ -122,9 +129,27 @@ func (r *runner) test(ctx context.Context, m *Mutant) (events, error) {
 	case seen.ran == 0:
 		return seen, fmt.Errorf("none of its tests exists or ran: %s\n%s", strings.Join(m.Killers, ", "), complaints.String())
 	case (exit == nil) != (len(seen.failed) == 0):
-		return seen, fmt.Errorf("go test ended with %v, and of its tests failed: %s", exit, strings.Join(seen.failed, ", "))
+		return seen, fmt.Errorf("go test ended with %w, and of its tests failed: %s", cmp.Or(exit, errors.New("success")), strings.Join(seen.failed, ", "))
 	}
 	return seen, nil
+}
+
+// drawsLots reports whether tests of a package use rapid.
+func (r *runner) drawsLots(folder string) (bool, error) {
+	paths, err := filepath.Glob(filepath.Join(r.root, filepath.FromSlash(folder), "*_test.go"))
+	if err != nil {
+		return false, err
+	}
+	for _, path := range paths {
+		text, err := os.ReadFile(path) //nolint:gosec // it is one of the module's own
+		if err != nil {
+			return false, err
+		}
+		if bytes.Contains(text, []byte(`"pgregory.net/rapid"`)) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // overlay writes the mutated file, and the file that tells go test to take it.

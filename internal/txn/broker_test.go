@@ -85,7 +85,7 @@ func TestRealBrokerQuotaCostsTimeOnly(t *testing.T) {
 	t.Parallel()
 	w, admin := realWorld(t, nil)
 	_, err := admin.AlterClientQuotas(t.Context(), []kadm.AlterClientQuotaEntry{{
-		Entity: kadm.ClientQuotaEntity{{Type: "client-id", Name: kadm.StringPtr(w.config.member(0))}},
+		Entity: kadm.ClientQuotaEntity{{Type: "client-id", Name: new(w.config.member(0))}},
 		Ops:    []kadm.AlterClientQuotaOp{{Key: "producer_byte_rate", Value: 20_000}},
 	}})
 	if err != nil {

@@ -254,7 +254,7 @@ func (c *crumblingConn) Write(b []byte) (written int, err error) {
 	for written < len(b) {
 		if c.net.pieces.Add(1)%400 == 0 {
 			c.net.breaks.Add(1)
-			_ = c.Conn.Close()
+			_ = c.Close()
 			return written, &net.OpError{Op: "write", Net: "tcp", Err: io.ErrClosedPipe}
 		}
 		n, err := c.Conn.Write(b[written:min(len(b), written+1+rand.IntN(16))])
@@ -371,7 +371,8 @@ func TestEpochsRollOver(t *testing.T) {
 			ids[resp.ProducerID] = true
 			return resp.ProducerEpoch
 		}
-		for take() < math.MaxInt16-10 {
+		for epoch := take(); epoch < math.MaxInt16-10; {
+			epoch = take()
 		}
 		w.produce(0, numbers(0, 60)...)
 		r := w.run(func(c *Config) { c.RecordsMax = 2 })

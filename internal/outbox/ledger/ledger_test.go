@@ -586,10 +586,10 @@ func TestAFlushAfterARestoreIsFenced(t *testing.T) {
 // hole, and the effects in it would never be called.
 func TestAnAppendAfterARestoreIsOvertaken(t *testing.T) {
 	t.Parallel()
-	ctx := t.Context()
 	for name, size := range map[string]int64{"one statement": 5, "in steps": 200} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			ctx := t.Context()
 			b := open(t, ledger.Config{})
 			b.filled(lane, size)
 			b.must(b.Append(ctx, batchOf(lane, size, 2*size)))

@@ -61,7 +61,8 @@ func FuzzAnswer(f *testing.F) {
 	f.Fuzz(func(t *testing.T, answer []byte) {
 		says <- answer
 		_ = send(t, target, call(once)) // which holds check
-		says <- []byte("HTTP/1.1 418 I'm a teapot\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+		well := "HTTP/1.1 418 I'm a teapot\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+		says <- []byte(well)
 		if got := send(t, target, call(once)); got.Status != http.StatusTeapot {
 			t.Errorf("after %q the next call is answered %+v", answer, got)
 		}
