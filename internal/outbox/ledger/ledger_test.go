@@ -586,7 +586,7 @@ func TestAFlushAfterARestoreIsFenced(t *testing.T) {
 // hole, and the effects in it would never be called.
 func TestAnAppendAfterARestoreIsOvertaken(t *testing.T) {
 	t.Parallel()
-	for name, size := range map[string]int64{"one statement": 5, "in steps": 200} {
+	for name, size := range map[string]int64{"few": 5, "many": 2000} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			ctx := t.Context()
@@ -594,7 +594,7 @@ func TestAnAppendAfterARestoreIsOvertaken(t *testing.T) {
 			b.filled(lane, size)
 			b.must(b.Append(ctx, batchOf(lane, size, 2*size)))
 			b.exec("DELETE FROM pawl.ingest WHERE base_off >= $1", size)
-			b.exec("DELETE FROM pawl.effect WHERE off >= $1", size)
+			b.exec("DELETE FROM pawl.segment WHERE first_off >= $1", size)
 			b.want(b.Append(ctx, batchOf(lane, 2*size, 3*size)), outbox.ErrOvertaken, "append")
 			head, err := b.Head(ctx, lane)
 			if err != nil || head.Next != size {
@@ -615,7 +615,7 @@ func TestALockedTableCostsTimeOnly(t *testing.T) {
 	b.filled(lane, 5)
 	tenure := b.acquire(lane)
 	lock := b.begin()
-	_, err := lock.Exec(ctx, "LOCK TABLE pawl.ingest, pawl.flush, pawl.effect IN ACCESS EXCLUSIVE MODE")
+	_, err := lock.Exec(ctx, "LOCK TABLE pawl.ingest, pawl.flush, pawl.segment IN ACCESS EXCLUSIVE MODE")
 	b.must(err)
 	for what, do := range map[string]func() error{
 		"append": func() error { return b.Append(ctx, batchOf(lane, 5, 10)) },

@@ -2,6 +2,7 @@ package httptarget
 
 import (
 	"bufio"
+	"io"
 	"net"
 	"net/http"
 	"testing"
@@ -31,7 +32,7 @@ func FuzzAnswer(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Cleanup(func() { listener.Close() })
-	says := make(chan []byte, 1)
+	says := make(chan string, 1)
 	go func() {
 		for {
 			conn, err := listener.Accept()
@@ -40,7 +41,7 @@ func FuzzAnswer(f *testing.F) {
 			}
 			answer := <-says
 			if _, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
-				_, _ = conn.Write(answer)
+				_, _ = io.WriteString(conn, answer)
 			}
 			_ = conn.Close()
 		}
@@ -59,10 +60,10 @@ func FuzzAnswer(f *testing.F) {
 	}
 	f.Cleanup(target.Close)
 	f.Fuzz(func(t *testing.T, answer []byte) {
-		says <- answer
+		said := string(answer)
+		says <- said
 		_ = send(t, target, call(once)) // which holds check
-		well := "HTTP/1.1 418 I'm a teapot\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-		says <- []byte(well)
+		says <- "HTTP/1.1 418 I'm a teapot\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 		if got := send(t, target, call(once)); got.Status != http.StatusTeapot {
 			t.Errorf("after %q the next call is answered %+v", answer, got)
 		}
