@@ -54,6 +54,7 @@ type effects struct {
 	dispatcher *dispatch.Dispatcher
 	relay      *relay.Relay
 	telemetry  *telemetry.LedgerTelemetry
+	watch      *ingestWatch
 
 	mu      sync.Mutex
 	schema  error                   // why the schema is not fit, nil where it is or where that is not known yet
@@ -91,7 +92,8 @@ func (c Config) OpenLedger(ctx context.Context) (*pgxpool.Pool, *ledger.Ledger, 
 }
 
 // openEffects returns nil where this process has no ledger.
-func (c Config) openEffects(ctx context.Context, client []kgo.Opt, watch *telemetry.Telemetry, registry *prometheus.Registry, log *slog.Logger, migrate bool) (*effects, error) {
+func (s *service) openEffects(ctx context.Context, client []kgo.Opt, registry *prometheus.Registry, migrate bool) (*effects, error) {
+	c := s.conf
 	if !c.HasLedger() {
 		return nil, nil //nolint:nilnil // said above
 	}
@@ -100,10 +102,11 @@ func (c Config) openEffects(ctx context.Context, client []kgo.Opt, watch *teleme
 		return nil, err
 	}
 	e := &effects{
-		log: log, pool: pool, ledger: store, migrations: ledger.Migrations(c.Postgres.Schema), migrate: migrate,
+		log: s.log, pool: pool, ledger: store, migrations: ledger.Migrations(c.Postgres.Schema), migrate: migrate,
 		tenures: map[int32]outbox.Tenure{},
 	}
-	if err := e.assemble(c, client, watch, registry); err != nil { //nolint:contextcheck // nothing runs yet
+	e.watch = newIngestWatch(c.EffectsTopic(), s.kafka, s.client, func() []ingest.Status { return e.ingester.Status() })
+	if err := e.assemble(c, client, s.telemetry, registry); err != nil { //nolint:contextcheck // nothing runs yet
 		e.close()
 		return nil, fmt.Errorf("configure the effect ledger: %w", err)
 	}
@@ -114,6 +117,7 @@ func (c Config) openEffects(ctx context.Context, client []kgo.Opt, watch *teleme
 func (e *effects) assemble(c Config, client []kgo.Opt, watch *telemetry.Telemetry, registry *prometheus.Registry) (err error) {
 	e.telemetry, err = telemetry.NewLedger(watch, telemetry.LedgerConfig{
 		Registry: registry, Endpoints: c.EndpointNames(), Backlog: e.backlog,
+		Waiting: e.watch.waiting, Retention: c.Effects.Retention.Std(),
 		Ingest:   func() []ingest.Status { return e.ingester.Status() },
 		Dispatch: func() dispatch.Status { return e.dispatcher.Status() },
 		Relay:    func() relay.Status { return e.relay.Status() },

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"pawl/internal/admin"
@@ -120,12 +119,12 @@ func open(ctx context.Context, conf Config, build Build, told Options, log *slog
 		return nil, fmt.Errorf("configure kafka: %w", err)
 	}
 	registry := prometheus.NewRegistry()
-	s.telemetry, err = telemetry.New(conf.telemetry(registry, build, log, s.status, s.lag))
+	s.telemetry, err = telemetry.New(conf.telemetry(registry, build, log, newWatch(conf, s.kafka, s.client, s.status)))
 	if err == nil {
 		err = s.openEngine(options)
 	}
 	if err == nil {
-		s.effects, err = conf.openEffects(ctx, options, s.telemetry, registry, log, told.Migrate)
+		s.effects, err = s.openEffects(ctx, options, registry, told.Migrate)
 	}
 	if err == nil {
 		ready := []admin.Check{{Name: "drain", Probe: s.notDraining}, {Name: "preflight", Probe: s.preflightPassed}, {Name: "group", Probe: s.joined}}
@@ -302,20 +301,6 @@ func (s *service) joined(context.Context) error {
 	return nil
 }
 
-func (s *service) lag(ctx context.Context) ([]telemetry.LagSample, error) {
-	lags, err := kafka.Lag(ctx, kadm.NewClient(s.client), s.conf.Group(), s.conf.inputTopics())
-	if err != nil {
-		return nil, fmt.Errorf("look up lag: %w", err)
-	}
-	samples := make([]telemetry.LagSample, 0, len(lags))
-	for _, lag := range lags {
-		if lag.Err == nil {
-			samples = append(samples, telemetry.LagSample{Topic: lag.Topic, Partition: lag.Partition, Records: lag.Lag})
-		}
-	}
-	return samples, nil
-}
-
 func (c Config) inputTopics() []string {
 	var topics []string
 	for _, route := range c.Routes {
@@ -334,13 +319,10 @@ func (c Config) hash() string {
 	return hex.EncodeToString(sum[:6])
 }
 
-func (c Config) telemetry(
-	registry *prometheus.Registry, build Build, log *slog.Logger,
-	status func() txn.Status, lag func(context.Context) ([]telemetry.LagSample, error),
-) telemetry.Config {
+func (c Config) telemetry(registry *prometheus.Registry, build Build, log *slog.Logger, watch *watch) telemetry.Config {
 	config := telemetry.Config{
 		Registry: registry, Log: log, Version: build.Version, Revision: build.Commit, ConfigHash: c.hash(),
-		Outputs: slices.Sorted(maps.Values(c.OutputTopics())), Status: status, Lag: lag,
+		Outputs: slices.Sorted(maps.Values(c.OutputTopics())), Status: watch.status, Lag: watch.lag, Held: watch.held,
 	}
 	for _, route := range c.Routes {
 		config.Routes = append(config.Routes, telemetry.Route{Handler: route.Handler, Topics: route.Topics})

@@ -109,6 +109,7 @@ var table = map[string]rule{
 	"telemetry": {
 		inside:  []string{"txn", "message", "outbox", "outbox/dispatch", "outbox/ingest", "outbox/relay"},
 		outside: []string{"prometheus"},
+		tests:   []string{"kgo"}, // the brokers' errors, whose kinds it counts
 	},
 
 	// Operations HTTP. Its facts come in as functions, so that it knows no neighbour at all.

@@ -46,6 +46,13 @@ type PartitionLag struct {
 	Err error `json:"-"`
 }
 
+// from is the first offset that is not committed: nothing is read from before the start of a log.
+func (l PartitionLag) from() int64 { return max(l.Committed, l.Start) }
+
+// Readable counts what waits for the group and for nobody else: Lag without Held. Markers and aborted
+// records that are not passed yet count, as in Lag.
+func (l PartitionLag) Readable() int64 { return max(l.Stable-l.from(), 0) }
+
 // Lag tells how far group is behind in every partition of topics, ordered by topic and partition.
 // It makes four requests and reads no record, so it may be called every few seconds.
 //
@@ -57,6 +64,21 @@ func Lag(ctx context.Context, admin *kadm.Client, group string, topics []string)
 	if err != nil {
 		return nil, err
 	}
+	positions := make(Positions, len(committed))
+	for topic, partitions := range committed {
+		positions[topic] = make(map[int32]int64, len(partitions))
+		for partition, offset := range partitions {
+			positions[topic][partition] = offset.at
+		}
+	}
+	return Behind(ctx, admin, positions, topics)
+}
+
+// Positions is how far something has come, by topic and partition: the offset of what it takes next.
+type Positions map[string]map[int32]int64
+
+// Behind is like Lag for a reader that keeps its positions elsewhere.
+func Behind(ctx context.Context, admin *kadm.Client, positions Positions, topics []string) ([]PartitionLag, error) {
 	starts, startsErr := admin.ListStartOffsets(ctx, topics...)
 	stables, stablesErr := admin.ListCommittedOffsets(ctx, topics...)
 	ends, endsErr := admin.ListEndOffsets(ctx, topics...)
@@ -66,8 +88,8 @@ func Lag(ctx context.Context, admin *kadm.Client, group string, topics []string)
 	var lags []PartitionLag
 	ends.Each(func(end kadm.ListedOffset) {
 		lag := PartitionLag{Topic: end.Topic, Partition: end.Partition, Committed: NoOffset}
-		if offset, found := committed[end.Topic][end.Partition]; found {
-			lag.Committed = offset.at
+		if offset, found := positions[end.Topic][end.Partition]; found {
+			lag.Committed = offset
 		}
 		start, _ := starts.Lookup(end.Topic, end.Partition)
 		stable, found := stables.Lookup(end.Topic, end.Partition)
@@ -148,7 +170,7 @@ func fetchOffsets(ctx context.Context, admin *kadm.Client, group string, topics 
 func AddOldest(ctx context.Context, conf Config, lags []PartitionLag) error {
 	ctx, cancel := context.WithTimeout(ctx, addOldestTimeout)
 	defer cancel()
-	err := addOldest(ctx, conf, lags, kgo.ReadCommitted(), func(lag *PartitionLag) (from, to int64) { return max(lag.Committed, lag.Start), lag.Stable })
+	err := addOldest(ctx, conf, lags, kgo.ReadCommitted(), func(lag *PartitionLag) (from, to int64) { return lag.from(), lag.Stable })
 	if err != nil {
 		return err
 	}

@@ -40,16 +40,11 @@ func (t *Telemetry) rejected(rejected txn.Rejected) {
 func (t *Telemetry) ended(ended txn.Ended) {
 	now := time.Now()
 	t.metrics.transactions.of(transactionKey{ended.Outcome, ended.Reason}).Inc()
-	t.metrics.transactionDuration.Observe(ended.Duration.Seconds())
-	t.metrics.transactionRecords.Observe(float64(ended.Records))
+	t.metrics.observe(ended, now)
 	t.countRecords(ended)
 	switch ended.Outcome {
 	case txn.Committed:
 		t.facts.setCommitted(now)
-		if !ended.Oldest.IsZero() {
-			// A producer's clock may be ahead of ours.
-			t.metrics.endToEnd.Observe(max(0, now.Sub(ended.Oldest).Seconds()))
-		}
 		if t.log.Enabled(context.Background(), slog.LevelDebug) {
 			t.log.LogAttrs(context.Background(), slog.LevelDebug, "transaction committed", endedAttrs(ended)...)
 		}

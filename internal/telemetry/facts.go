@@ -17,11 +17,22 @@ type facts struct {
 
 	mu         sync.Mutex
 	lag        []LagSample
+	held       map[string]time.Duration
 	lastCommit time.Time
+	brokers    answer
 }
 
+// answer is how the last question to somebody went.
+type answer string
+
+const (
+	unasked  answer = ""
+	answered answer = "answered"
+	silent   answer = "silent"
+)
+
 type factDescs struct {
-	assigned, halted, lastCommit, lag *prometheus.Desc
+	assigned, halted, lastCommit, lag, heldRecords, lagSeconds, held, lanes, open, brokers *prometheus.Desc
 }
 
 func describeFacts() factDescs {
@@ -35,6 +46,21 @@ func describeFacts() factDescs {
 		lag: prometheus.NewDesc("processor_consumer_lag_records",
 			"Readable records behind the committed offset of a partition that this process owns; absent while the brokers do not tell.",
 			[]string{"topic", "partition"}, nil),
+		heldRecords: prometheus.NewDesc("processor_consumer_held_records",
+			"Records of a partition that this process owns and that nobody can read yet: an open transaction of its producers holds them back.",
+			[]string{"topic", "partition"}, nil),
+		lagSeconds: prometheus.NewDesc("processor_consumer_lag_seconds",
+			"How long the oldest readable record of a partition that this process owns has been waiting for its commit; 0 where none is. To within 5 s where the process keeps up, else by the record's timestamp.",
+			[]string{"topic", "partition"}, nil),
+		held: prometheus.NewDesc("processor_readers_held_seconds",
+			"How long the last stable offset of a partition has stood still with records behind it, the longest of a topic: the age of the oldest open transaction, since this process began to look.",
+			[]string{"topic"}, nil),
+		lanes: prometheus.NewDesc("processor_lanes",
+			"Lanes of this process by what they are doing.", []string{"phase"}, nil),
+		open: prometheus.NewDesc("processor_transaction_open_seconds",
+			"Age of the oldest transaction that this process has in work; 0 where there is none.", nil, nil),
+		brokers: prometheus.NewDesc("processor_kafka_up",
+			"1 if the brokers answered the last question about the lag, asked every 5 s, else 0.", nil, nil),
 	}
 }
 
@@ -42,6 +68,18 @@ func (f *facts) setLag(samples []LagSample) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.lag = samples
+}
+
+func (f *facts) setHeld(held map[string]time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.held = held
+}
+
+func (f *facts) setBrokers(how answer) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.brokers = how
 }
 
 func (f *facts) setCommitted(at time.Time) {
@@ -53,7 +91,7 @@ func (f *facts) setCommitted(at time.Time) {
 // Describe implements prometheus.Collector.
 func (f *facts) Describe(descs chan<- *prometheus.Desc) {
 	d := describeFacts()
-	for _, desc := range []*prometheus.Desc{d.assigned, d.halted, d.lastCommit, d.lag} {
+	for _, desc := range []*prometheus.Desc{d.assigned, d.halted, d.lastCommit, d.lag, d.heldRecords, d.lagSeconds, d.held, d.lanes, d.open, d.brokers} {
 		descs <- desc
 	}
 }
@@ -65,36 +103,70 @@ func (f *facts) Collect(metrics chan<- prometheus.Metric) {
 		metrics <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...) //nolint:promlinter // it cannot read a parameter; the names stand in describeFacts and a test lints them
 	}
 	f.mu.Lock()
-	samples, lastCommit := f.lag, f.lastCommit
+	samples, held, lastCommit, brokers := f.lag, f.held, f.lastCommit, f.brokers
 	f.mu.Unlock()
 
 	if !lastCommit.IsZero() {
 		gauge(d.lastCommit, float64(lastCommit.UnixNano())/float64(time.Second))
 	}
+	if brokers != unasked {
+		up := 0.0
+		if brokers == answered {
+			up = 1
+		}
+		gauge(d.brokers, up)
+	}
+	for topic, age := range held {
+		gauge(d.held, age.Seconds(), topic)
+	}
 	if f.status == nil {
 		return
 	}
-	type place struct {
-		topic     string
-		partition int32
+	view := viewOf(f.status(), time.Now())
+	gauge(d.assigned, float64(len(view.owned)))
+	gauge(d.halted, float64(view.halted))
+	gauge(d.open, view.open.Seconds())
+	for _, phase := range txn.Phases() {
+		gauge(d.lanes, float64(view.phases[phase]), string(phase))
 	}
-	owned := map[place]bool{}
-	halted := 0
-	for _, lane := range f.status().Lanes {
-		halted += len(lane.Halted)
+	for _, sample := range samples {
+		at := place{sample.Topic, sample.Partition}
+		if view.owned[at] {
+			delete(view.owned, at) // a sample given twice must not spoil the scrape
+			partition := strconv.Itoa(int(sample.Partition))
+			gauge(d.lag, float64(sample.Records), sample.Topic, partition)
+			gauge(d.heldRecords, float64(sample.Held), sample.Topic, partition)
+			gauge(d.lagSeconds, sample.Waiting.Seconds(), sample.Topic, partition)
+		}
+	}
+}
+
+type place struct {
+	topic     string
+	partition int32
+}
+
+// view is the status of the lanes, summed up.
+type view struct {
+	owned  map[place]bool
+	halted int
+	open   time.Duration // the oldest transaction in work
+	phases map[txn.Phase]int
+}
+
+func viewOf(status txn.Status, now time.Time) view {
+	v := view{owned: map[place]bool{}, phases: map[txn.Phase]int{}}
+	for _, lane := range status.Lanes {
+		v.halted += len(lane.Halted)
+		v.phases[lane.Phase]++
+		if !lane.Begun.IsZero() {
+			v.open = max(v.open, now.Sub(lane.Begun))
+		}
 		for topic, partitions := range lane.Partitions {
 			for _, partition := range partitions {
-				owned[place{topic, partition}] = true
+				v.owned[place{topic, partition}] = true
 			}
 		}
 	}
-	gauge(d.assigned, float64(len(owned)))
-	gauge(d.halted, float64(halted))
-	for _, sample := range samples {
-		at := place{sample.Topic, sample.Partition}
-		if owned[at] {
-			delete(owned, at) // a sample given twice must not spoil the scrape
-			gauge(d.lag, float64(sample.Records), sample.Topic, strconv.Itoa(int(sample.Partition)))
-		}
-	}
+	return v
 }

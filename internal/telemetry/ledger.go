@@ -66,6 +66,10 @@ type LedgerConfig struct {
 	Dispatch func() dispatch.Status
 	Relay    func() relay.Status
 	Backlog  func(ctx context.Context) ([]Backlog, error) // asked every few seconds while Run runs
+	// Waiting tells for each lane of this process how long the oldest effect that is not in the ledger has been
+	// on the topic; asked as often.
+	Waiting   func(ctx context.Context) (map[int32]time.Duration, error)
+	Retention time.Duration // of the effects topic
 }
 
 // LedgerTelemetry holds the metrics of the effect ledger's part of a process. Log lines are thinned
@@ -82,8 +86,12 @@ type LedgerTelemetry struct {
 	flush, reaction                         prometheus.Histogram
 	known                                   map[string]bool
 
+	exemplars exemplars // of calls
+
 	mu      sync.Mutex
 	backlog []Backlog
+	waiting map[int32]time.Duration
+	up      bool
 }
 
 // NewLedger registers the metrics of the effect ledger beside those of t.
@@ -152,6 +160,7 @@ func (l *LedgerTelemetry) Run(ctx context.Context) error {
 	defer ticker.Stop()
 	for {
 		l.askBacklog(ctx)
+		l.askWaiting(ctx)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -172,7 +181,23 @@ func (l *LedgerTelemetry) askBacklog(ctx context.Context) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.backlog = backlog
+	l.backlog, l.up = backlog, err == nil
+}
+
+// askWaiting asks the brokers. They may be away while the database is there, and the other way round.
+func (l *LedgerTelemetry) askWaiting(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, summaryTimeout)
+	defer cancel()
+	waiting, err := l.config.Waiting(ctx)
+	if err != nil {
+		waiting = nil // as with the backlog
+		if ctx.Err() == nil {
+			l.retry(partIngest, ingest.NoLane, fmt.Errorf("look up what waits on the effects topic: %w", err)) //nolint:contextcheck // a line of the log needs none
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.waiting = waiting
 }
 
 // sink is the label for an endpoint.
@@ -221,7 +246,11 @@ func (l *LedgerTelemetry) Dispatch(hooks dispatch.Hooks) dispatch.Hooks {
 	own.Answered = func(answered dispatch.Answered) {
 		sink := l.sink(answered.Endpoint)
 		l.attempts.WithLabelValues(sink, answerOf(answered)).Inc()
-		l.delivery.WithLabelValues(sink).Observe(answered.Duration.Seconds())
+		if delivery := l.delivery.WithLabelValues(sink); l.exemplars.due(time.Now()) {
+			observeAs(delivery, answered.Duration.Seconds(), exemplarEffect, fmt.Sprintf("%d:%d", answered.Lane, answered.Offset))
+		} else {
+			delivery.Observe(answered.Duration.Seconds())
+		}
 		call(hooks.Answered, answered)
 	}
 	own.Settled = func(settled dispatch.Settled) {
@@ -317,7 +346,7 @@ func answerOf(a dispatch.Answered) string {
 }
 
 type ledgerDescs struct {
-	effects, oldest, breaker, inFlight, lanes, halted, lag, untold *prometheus.Desc
+	effects, oldest, breaker, inFlight, limit, window, lanes, halted, lag, waiting, retention, up, untold *prometheus.Desc
 }
 
 func describeLedger() ledgerDescs {
@@ -330,6 +359,16 @@ func describeLedger() ledgerDescs {
 			"1 for the state that the breaker of an endpoint is in.", []string{"sink", "state"}, nil),
 		inFlight: prometheus.NewDesc("processor_outbox_calls_in_flight",
 			"Calls to an endpoint that this process has under way.", []string{"sink"}, nil),
+		limit: prometheus.NewDesc("processor_outbox_calls_limit",
+			"Calls to an endpoint that this process makes at a time at most; a dispatcher with as many in flight is saturated.", []string{"sink"}, nil),
+		window: prometheus.NewDesc("processor_outbox_window_effects",
+			"Effects that a lane has in memory and that are not settled.", []string{"lane"}, nil),
+		waiting: prometheus.NewDesc("processor_outbox_ingest_lag_seconds",
+			"How long the oldest effect of a lane that is not in the ledger has been on its topic; 0 where none is. Absent until the ledger has said where the lane stands, and while the brokers do not tell.", []string{"lane"}, nil),
+		retention: prometheus.NewDesc("processor_outbox_retention_seconds",
+			"How long the effects topic keeps effects: what has not come into the ledger by then is lost.", nil, nil),
+		up: prometheus.NewDesc("processor_outbox_ledger_up",
+			"1 if the ledger's database answered the last question about what it holds, asked every 15 s, else 0; 0 while its schema is behind too.", nil, nil),
 		lanes: prometheus.NewDesc("processor_outbox_owned_lanes",
 			"Lanes of the effects topic that this process dispatches.", nil, nil),
 		halted: prometheus.NewDesc("processor_outbox_halted_lanes",
@@ -344,7 +383,9 @@ func describeLedger() ledgerDescs {
 // Describe implements prometheus.Collector.
 func (l *LedgerTelemetry) Describe(descs chan<- *prometheus.Desc) {
 	d := describeLedger()
-	for _, desc := range []*prometheus.Desc{d.effects, d.oldest, d.breaker, d.inFlight, d.lanes, d.halted, d.lag, d.untold} {
+	for _, desc := range []*prometheus.Desc{
+		d.effects, d.oldest, d.breaker, d.inFlight, d.limit, d.window, d.lanes, d.halted, d.lag, d.waiting, d.retention, d.up, d.untold,
+	} {
 		descs <- desc
 	}
 }
@@ -356,8 +397,44 @@ func (l *LedgerTelemetry) Collect(metrics chan<- prometheus.Metric) {
 		metrics <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...) //nolint:promlinter // it cannot read a parameter; the names stand in describeLedger and a test lints them
 	}
 	l.mu.Lock()
-	backlog := l.backlog
+	backlog, waiting, up := l.backlog, l.waiting, 0.0
+	if l.up {
+		up = 1
+	}
 	l.mu.Unlock()
+	gauge(d.up, up)
+	l.collectBacklog(backlog, gauge)
+	l.collectDispatch(gauge)
+	halted := map[string]int{partIngest: 0, partRelay: 0}
+	for _, lane := range l.config.Ingest() {
+		number := strconv.Itoa(int(lane.Lane))
+		if lane.State == ingest.Halted {
+			halted[partIngest]++
+		}
+		if lane.Next >= 0 {
+			gauge(d.lag, float64(max(0, lane.End-lane.Next)), number)
+		}
+		if wait, known := waiting[lane.Lane]; known {
+			gauge(d.waiting, wait.Seconds(), number)
+		}
+	}
+	gauge(d.retention, l.config.Retention.Seconds())
+	for _, lane := range l.config.Relay().Lanes {
+		if lane.Phase == relay.PhaseHalted {
+			halted[partRelay]++
+		}
+		gauge(d.untold, float64(lane.Seq), strconv.Itoa(int(lane.Lane)))
+	}
+	for part, count := range halted {
+		gauge(d.halted, float64(count), part)
+	}
+}
+
+// emit shows one series at a scrape.
+type emit func(desc *prometheus.Desc, value float64, labels ...string)
+
+func (l *LedgerTelemetry) collectBacklog(backlog []Backlog, show emit) {
+	d := describeLedger()
 	sums := map[string]*Backlog{}
 	for _, one := range backlog {
 		sink := l.sink(one.Endpoint)
@@ -369,47 +446,35 @@ func (l *LedgerTelemetry) Collect(metrics chan<- prometheus.Metric) {
 		sum.Pending, sum.Parked, sum.Dead, sum.Oldest = sum.Pending+one.Pending, sum.Parked+one.Parked, sum.Dead+one.Dead, max(sum.Oldest, one.Oldest)
 	}
 	for sink, sum := range sums {
-		gauge(d.effects, float64(sum.Pending), "pending", sink)
-		gauge(d.effects, float64(sum.Parked), "parked", sink)
-		gauge(d.effects, float64(sum.Dead), "dead", sink)
-		gauge(d.oldest, sum.Oldest.Seconds(), sink)
+		show(d.effects, float64(sum.Pending), "pending", sink)
+		show(d.effects, float64(sum.Parked), "parked", sink)
+		show(d.effects, float64(sum.Dead), "dead", sink)
+		show(d.oldest, sum.Oldest.Seconds(), sink)
 	}
+}
+
+func (l *LedgerTelemetry) collectDispatch(show emit) {
+	d := describeLedger()
 	dispatching := l.config.Dispatch()
 	for _, endpoint := range dispatching.Endpoints {
-		gauge(d.inFlight, float64(endpoint.InFlight), endpoint.Endpoint)
+		show(d.inFlight, float64(endpoint.InFlight), endpoint.Endpoint)
+		show(d.limit, float64(endpoint.Limit), endpoint.Endpoint)
 		for _, state := range dispatch.States() {
 			value := 0.0
 			if endpoint.Breaker == state {
 				value = 1
 			}
-			gauge(d.breaker, value, endpoint.Endpoint, string(state))
+			show(d.breaker, value, endpoint.Endpoint, string(state))
 		}
 	}
 	owned := 0
 	for _, lane := range dispatching.Lanes {
 		if lane.Owner {
 			owned++
+			show(d.window, float64(lane.Window), strconv.Itoa(int(lane.Lane)))
 		}
 	}
-	gauge(d.lanes, float64(owned))
-	halted := map[string]int{partIngest: 0, partRelay: 0}
-	for _, lane := range l.config.Ingest() {
-		if lane.State == ingest.Halted {
-			halted[partIngest]++
-		}
-		if lane.Next >= 0 {
-			gauge(d.lag, float64(max(0, lane.End-lane.Next)), strconv.Itoa(int(lane.Lane)))
-		}
-	}
-	for _, lane := range l.config.Relay().Lanes {
-		if lane.Phase == relay.PhaseHalted {
-			halted[partRelay]++
-		}
-		gauge(d.untold, float64(lane.Seq), strconv.Itoa(int(lane.Lane)))
-	}
-	for part, count := range halted {
-		gauge(d.halted, float64(count), part)
-	}
+	show(d.lanes, float64(owned))
 }
 
 func call[A any](f func(A), a A) {

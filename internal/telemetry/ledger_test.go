@@ -25,12 +25,15 @@ func newLedgerBench(t *testing.T, b *bench, backlog func(context.Context) ([]Bac
 		},
 		Dispatch: func() dispatch.Status {
 			return dispatch.Status{
-				Lanes:     []dispatch.LaneStatus{{Lane: 3, Owner: true}, {Lane: 4}},
-				Endpoints: []dispatch.EndpointStatus{{Endpoint: "payments", InFlight: 2, Breaker: dispatch.Open}},
+				Lanes:     []dispatch.LaneStatus{{Lane: 3, Owner: true, Window: 9}, {Lane: 4, Window: 1}},
+				Endpoints: []dispatch.EndpointStatus{{Endpoint: "payments", InFlight: 2, Limit: 64, Breaker: dispatch.Open}},
 			}
 		},
 		Relay:   func() relay.Status { return relay.Status{Lanes: []relay.LaneStatus{{Lane: 3, Seq: 7}}} },
-		Backlog: backlog,
+		Backlog: backlog, Retention: 14 * 24 * time.Hour,
+		Waiting: func(context.Context) (map[int32]time.Duration, error) {
+			return map[int32]time.Duration{3: 4 * time.Second}, nil
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -125,7 +128,21 @@ func TestLedgerShowsItsBacklogAndItsLanes(t *testing.T) {
 		}
 		return twoEndpoints(ctx)
 	})
+	b.want(t, `
+# HELP processor_outbox_ledger_up 1 if the ledger's database answered the last question about what it holds, asked every 15 s, else 0; 0 while its schema is behind too.
+# TYPE processor_outbox_ledger_up gauge
+processor_outbox_ledger_up 0
+`, "processor_outbox_ledger_up")
 	l.askBacklog(t.Context())
+	l.askWaiting(t.Context())
+	for name, want := range map[string]float64{
+		"processor_outbox_ledger_up": 1, "processor_outbox_calls_limit": 64, "processor_outbox_calls_in_flight": 2, "processor_outbox_window_effects": 9,
+		"processor_outbox_ingest_lag_seconds": 4, "processor_outbox_retention_seconds": 1209600,
+	} {
+		if got := b.value(t, name); got != want {
+			t.Errorf("%s is %v, want %v", name, got, want)
+		}
+	}
 	b.want(t, `
 # HELP processor_outbox_effects Effects in the ledger by state (pending, parked, dead) and endpoint; absent while the database does not tell.
 # TYPE processor_outbox_effects gauge
@@ -160,5 +177,8 @@ processor_outbox_breaker_state{sink="payments",state="open"} 1
 	l.askBacklog(t.Context())
 	if n := testutil.CollectAndCount(l, "processor_outbox_effects"); n != 0 {
 		t.Errorf("%d old figures are shown although the database does not tell", n)
+	}
+	if up := b.value(t, "processor_outbox_ledger_up"); up != 0 {
+		t.Errorf("the ledger is up: %v, and does not answer", up)
 	}
 }

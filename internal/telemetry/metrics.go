@@ -63,7 +63,7 @@ type deadLetterKey struct{ topic, reason string }
 // topic of one, and find their series in a map: no label is looked up per record.
 type metrics struct {
 	recordsVec, outputsVec, transactionsVec, rebalancesVec *prometheus.CounterVec
-	rebuildsVec, deadLettersVec, suspectsVec               *prometheus.CounterVec
+	rebuildsVec, deadLettersVec, suspectsVec, fencedVec    *prometheus.CounterVec
 	handlerVec                                             *prometheus.HistogramVec
 
 	records      children[recordKey, prometheus.Counter]
@@ -73,7 +73,9 @@ type metrics struct {
 	handler      children[string, prometheus.Observer]
 
 	transactionDuration, transactionRecords, endToEnd prometheus.Histogram
-	fenced, retries, lagFailures                      prometheus.Counter
+	retries, lagFailures                              prometheus.Counter
+
+	exemplars exemplars // of transactions
 
 	info []prometheus.Collector
 }
@@ -140,17 +142,17 @@ func newMetrics(config Config) *metrics {
 			NativeHistogramMaxBucketNumber:  nativeMax,
 			NativeHistogramMinResetDuration: nativeReset,
 		}),
-		fenced: prometheus.NewCounter(prometheus.CounterOpts{
+		fencedVec: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: namespace, Name: "fenced_total",
-			Help: "Times that another process took over a transactional id or a member name of ours.",
-		}),
+			Help: "Times that a transactional id (producer), a member name (member) or the epoch of a transaction (epoch) was taken from us, by kind.",
+		}, []string{"kind"}),
 		retries: prometheus.NewCounter(prometheus.CounterOpts{
 			Namespace: namespace, Name: "retries_total",
 			Help: "Polls and sessions that could not be had and are tried again.",
 		}),
 		lagFailures: prometheus.NewCounter(prometheus.CounterOpts{
 			Namespace: namespace, Name: "lag_poll_failures_total",
-			Help: "Questions about the consumer lag that the brokers did not answer.",
+			Help: "Questions about the lag and about held readers that the brokers did not answer.",
 		}),
 		info: []prometheus.Collector{
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -201,6 +203,9 @@ func (m *metrics) resolve(config Config) {
 	for _, kind := range rebalanceKinds() {
 		m.rebalancesVec.WithLabelValues(kind)
 	}
+	for _, fence := range txn.Fences() {
+		m.fencedVec.WithLabelValues(string(fence))
+	}
 	m.transactions.of(transactionKey{txn.Committed, txn.ReasonNone})
 	for _, reason := range txn.Reasons() {
 		if reason != txn.ReasonNone {
@@ -215,7 +220,7 @@ func (m *metrics) resolve(config Config) {
 func (m *metrics) collectors() []prometheus.Collector {
 	return append([]prometheus.Collector{
 		m.recordsVec, m.outputsVec, m.transactionsVec, m.rebalancesVec, m.rebuildsVec, m.deadLettersVec, m.suspectsVec,
-		m.handlerVec, m.transactionDuration, m.transactionRecords, m.endToEnd, m.fenced, m.retries, m.lagFailures,
+		m.handlerVec, m.transactionDuration, m.transactionRecords, m.endToEnd, m.fencedVec, m.retries, m.lagFailures,
 	}, m.info...)
 }
 

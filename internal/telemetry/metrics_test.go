@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,7 +25,9 @@ var update = flag.Bool("update", false, "write docs/metrics.md anew")
 // everything makes a series of every metric.
 func everything(b *bench) {
 	b.transaction(0, 2, 1, txn.Committed, txn.ReasonNone)
-	b.facts.setLag([]LagSample{{"in", 0, 1}})
+	b.facts.setLag([]LagSample{{Topic: "in", Records: 1, Held: 2, Waiting: time.Second}})
+	b.facts.setHeld(map[string]time.Duration{"out": time.Second})
+	b.facts.setBrokers(answered)
 	b.hooks.Suspected(txn.Suspected{Why: txn.ReasonHandler})
 	b.hooks.Fenced(0, errors.New("fenced"))
 }
@@ -37,7 +40,9 @@ func newFullBench(t *testing.T) *bench {
 		}
 	})
 	everything(b)
-	newLedgerBench(t, b, twoEndpoints).askBacklog(t.Context())
+	l := newLedgerBench(t, b, twoEndpoints)
+	l.askBacklog(t.Context())
+	l.askWaiting(t.Context())
 	return b
 }
 
@@ -123,7 +128,13 @@ Histograms have classic buckets and, for a Prometheus that scrapes them, native 
 			family.GetName(), strings.ToLower(family.GetType().String()), strings.Join(labels, ", "), family.GetHelp())
 	}
 
-	var outcomes, reasons []string
+	var outcomes, reasons, fences, phases []string
+	for _, fence := range txn.Fences() {
+		fences = append(fences, string(fence))
+	}
+	for _, phase := range txn.Phases() {
+		phases = append(phases, string(phase))
+	}
 	for _, outcome := range txn.Outcomes() {
 		outcomes = append(outcomes, string(outcome))
 	}
@@ -139,6 +150,8 @@ Histograms have classic buckets and, for a Prometheus that scrapes them, native 
 		{"outcome", "transactions", outcomes},
 		{"reason", "transactions, session rebuilds, suspected batches", reasons},
 		{"kind", "rebalances", rebalanceKinds()},
+		{"kind", "fenced", fences},
+		{"phase", "lanes", phases},
 	} {
 		values := slices.Clone(row.values)
 		for i := range values {
@@ -149,6 +162,11 @@ Histograms have classic buckets and, for a Prometheus that scrapes them, native 
 	text.WriteString(`
 ` + "`topic`" + ` and ` + "`handler`" + ` are names from the configuration. The ` + "`reason`" + ` of a dead letter is the handler's own label;
 where that is no short lower-case word, or there are too many of them, it is ` + "`other`" + `.
+
+## Exemplars
+
+A scrape in the OpenMetrics format has examples in its histograms, at most one a second: ` + "`source`" + ` is the oldest record
+of a transaction as topic/partition/offset, ` + "`effect`" + ` an effect as ` + "`processor effects show`" + ` takes it.
 `)
 	return text.Bytes()
 }

@@ -47,7 +47,7 @@ func (t *Telemetry) moved(kind string, partitions map[string][]int32) (count int
 }
 
 func (t *Telemetry) fenced(lane int, err error) {
-	t.metrics.fenced.Inc()
+	t.metrics.fencedVec.WithLabelValues(string(txn.FenceOf(err))).Inc()
 	if suppressed, pass := t.pass(context.Background(), slog.LevelError, kind{"lane fenced", ""}); pass {
 		t.log.LogAttrs(context.Background(), slog.LevelError, "lane fenced", slog.Int("lane", lane), slog.Any("err", err), suppressed)
 	}

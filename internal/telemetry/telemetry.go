@@ -27,7 +27,9 @@ const (
 type LagSample struct {
 	Topic     string
 	Partition int32
-	Records   int64 // readable records behind the group's committed offset
+	Records   int64         // readable records behind the group's committed offset
+	Held      int64         // records behind the last stable offset, which nobody can read yet
+	Waiting   time.Duration // how long the oldest of Records has been waiting
 }
 
 // Route names a handler and the topics it reads: with them every series is there, at zero, from the
@@ -54,6 +56,9 @@ type Config struct {
 	// Lag is asked every few seconds while Run runs; nil asks nothing. It may return the lag of
 	// the whole group: only the partitions that this process owns by Status are shown.
 	Lag func(ctx context.Context) ([]LagSample, error)
+	// Held is asked as often: how long readers of topics have been held back by an open transaction.
+	// nil asks nothing.
+	Held func(ctx context.Context) (map[string]time.Duration, error)
 }
 
 // Telemetry holds the metrics and the log of one process.
@@ -63,7 +68,8 @@ type Telemetry struct {
 	metrics *metrics
 	facts   *facts
 	shares  *shares
-	lag     func(ctx context.Context) ([]LagSample, error)
+	lag     *question[[]LagSample]
+	held    *question[map[string]time.Duration]
 }
 
 // New registers all metrics.
@@ -84,8 +90,9 @@ func New(config Config) (*Telemetry, error) {
 		metrics: newMetrics(config),
 		facts:   &facts{status: config.Status},
 		shares:  &shares{lanes: map[int][]txn.Handled{}},
-		lag:     config.Lag,
 	}
+	t.lag = &question[[]LagSample]{line: "consumer lag unknown", ask: config.Lag, tell: t.facts.setLag, heard: t.facts.setBrokers}
+	t.held = &question[map[string]time.Duration]{line: "held readers unknown", ask: config.Held, tell: t.facts.setHeld, heard: func(answer) {}}
 	for _, collector := range append(t.metrics.collectors(), t.facts) {
 		errs = append(errs, config.Registry.Register(collector))
 	}
@@ -114,16 +121,14 @@ func (t *Telemetry) Hooks() txn.Hooks {
 	}
 }
 
-// Run asks for the lag and reports log lines that were suppressed, until ctx ends. It returns nil.
+// Run asks the brokers and reports log lines that were suppressed, until ctx ends. It returns nil.
 func (t *Telemetry) Run(ctx context.Context) error {
 	ticker := time.NewTicker(lagInterval)
 	defer ticker.Stop()
 	defer t.reportSuppressed(ctx, true)
-	failures := 0
 	for {
-		if t.lag != nil {
-			failures = t.askLag(ctx, failures)
-		}
+		t.lag.put(ctx, t)
+		t.held.put(ctx, t)
 		t.reportSuppressed(ctx, false)
 		select {
 		case <-ctx.Done():
@@ -133,26 +138,41 @@ func (t *Telemetry) Run(ctx context.Context) error {
 	}
 }
 
-// askLag returns how many questions in a row have failed, this one included.
-func (t *Telemetry) askLag(ctx context.Context, failures int) int {
+// question is something that is asked again and again, of brokers that may not answer.
+type question[T any] struct {
+	line     string // of the log, where there is no answer
+	ask      func(ctx context.Context) (T, error)
+	tell     func(T)
+	heard    func(answer)
+	failures int // in a row
+}
+
+// put asks once.
+func (q *question[T]) put(ctx context.Context, t *Telemetry) {
+	if q.ask == nil {
+		return
+	}
 	asking, cancel := context.WithTimeout(ctx, lagTimeout)
 	defer cancel()
-	samples, err := t.lag(asking)
+	told, err := q.ask(asking)
 	switch {
 	case ctx.Err() != nil: // we are ending; that is no failure
-		return failures
+		return
 	case err == nil:
-		t.facts.setLag(samples)
-		return 0
+		q.failures = 0
+		q.tell(told)
+		q.heard(answered)
+		return
 	}
-	failures++
+	q.failures++
+	q.heard(silent)
 	t.metrics.lagFailures.Inc()
-	if suppressed, pass := t.pass(ctx, slog.LevelWarn, kind{"consumer lag unknown", ""}); pass {
-		t.log.LogAttrs(ctx, slog.LevelWarn, "consumer lag unknown", slog.Any("err", err), suppressed)
+	if suppressed, pass := t.pass(ctx, slog.LevelWarn, kind{q.line, ""}); pass {
+		t.log.LogAttrs(ctx, slog.LevelWarn, q.line, slog.Any("err", err), suppressed) //nolint:sloglint // each question's is a constant
 	}
-	if failures >= lagFailuresMax {
-		// An old lag looks as if all were well; an absent one can be alerted on.
-		t.facts.setLag(nil)
+	if q.failures >= lagFailuresMax {
+		// An old answer looks as if all were well; an absent one can be alerted on.
+		var none T
+		q.tell(none)
 	}
-	return failures
 }

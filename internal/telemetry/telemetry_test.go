@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"go.uber.org/goleak"
 
 	"pawl/internal/message"
@@ -354,7 +356,7 @@ processor_halted_partitions 0
 `
 	b.want(t, none, names...)
 
-	b.facts.setLag([]LagSample{{"in", 0, 7}, {"in", 1, 8}, {"in", 2, 9}, {"in", 2, 9}, {"other", 0, 1}})
+	b.facts.setLag([]LagSample{{Topic: "in", Partition: 0, Records: 7}, {Topic: "in", Partition: 1, Records: 8}, {Topic: "in", Partition: 2, Records: 9}, {Topic: "in", Partition: 2, Records: 9}, {Topic: "other", Partition: 0, Records: 1}})
 	status = txn.Status{Lanes: []txn.LaneStatus{
 		{Partitions: map[string][]int32{"in": {0}}},
 		{Partitions: map[string][]int32{"in": {2}}, Halted: []txn.HaltedPartition{{Topic: "in", Partition: 2}}},
@@ -375,6 +377,63 @@ processor_halted_partitions 1
 	// The partitions move away, and their series with them, before the lag is asked for again.
 	status = txn.Status{}
 	b.want(t, none, names...)
+}
+
+// What is open, what each lane does, and how old what waits is.
+func TestAgesAreThoseOfTheOldest(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		now := time.Now()
+		b := newBench(t, func(c *Config) {
+			c.Status = func() txn.Status {
+				return txn.Status{Lanes: []txn.LaneStatus{
+					{Phase: txn.PhaseWorking, Begun: now.Add(-time.Second), Partitions: map[string][]int32{"in": {0}}},
+					{Phase: txn.PhaseEnding, Begun: now.Add(-7 * time.Second)},
+					{Phase: txn.PhasePolling},
+				}}
+			}
+		})
+		b.facts.setLag([]LagSample{{Topic: "in", Records: 7, Held: 3, Waiting: 12 * time.Second}})
+		b.facts.setHeld(map[string]time.Duration{"out": 9 * time.Second, "in": 0})
+		for _, c := range []struct {
+			name   string
+			labels []string
+			want   float64
+		}{
+			{"processor_transaction_open_seconds", nil, 7},
+			{"processor_lanes", []string{"phase", "working"}, 1},
+			{"processor_lanes", []string{"phase", "ending"}, 1},
+			{"processor_lanes", []string{"phase", "stopped"}, 0},
+			{"processor_consumer_lag_seconds", []string{"topic", "in", "partition", "0"}, 12},
+			{"processor_consumer_held_records", []string{"topic", "in", "partition", "0"}, 3},
+			{"processor_readers_held_seconds", []string{"topic", "out"}, 9},
+			{"processor_readers_held_seconds", []string{"topic", "in"}, 0},
+			{"processor_kafka_up", nil, -1}, // nobody was asked yet
+		} {
+			if got := b.value(t, c.name, c.labels...); got != c.want {
+				t.Errorf("%s%v is %v, want %v", c.name, c.labels, got, c.want)
+			}
+		}
+	})
+}
+
+func TestFencesAreCountedByKind(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, nil)
+	for _, fence := range txn.Fences() {
+		if got := b.value(t, "processor_fenced_total", "kind", string(fence)); got != 0 {
+			t.Errorf("%s is %v before the first, want 0", fence, got)
+		}
+	}
+	b.hooks.Fenced(0, fmt.Errorf("poll: %w", kerr.FencedInstanceID))
+	b.hooks.Fenced(0, kerr.ProducerFenced)
+	b.hooks.Fenced(1, kerr.ProducerFenced)
+	b.hooks.Fenced(1, kerr.InvalidProducerEpoch)
+	for fence, want := range map[txn.Fence]float64{txn.FenceMember: 1, txn.FenceProducer: 2, txn.FenceEpoch: 1} {
+		if got := b.value(t, "processor_fenced_total", "kind", string(fence)); got != want {
+			t.Errorf("%s is %v, want %v", fence, got, want)
+		}
+	}
 }
 
 func TestLastCommitIsAbsentBeforeTheFirst(t *testing.T) {
@@ -422,7 +481,7 @@ func TestLagIsDroppedWhenBrokersDoNotTell(t *testing.T) {
 				if fails.Load() {
 					return nil, errors.New("no broker")
 				}
-				return []LagSample{{"in", 0, 42}}, nil
+				return []LagSample{{Topic: "in", Partition: 0, Records: 42}}, nil
 			}
 		})
 		end := b.run(t)
@@ -444,6 +503,9 @@ func TestLagIsDroppedWhenBrokersDoNotTell(t *testing.T) {
 		if got := b.value(t, name); got != -1 {
 			t.Errorf("lag %v after a long outage", got)
 		}
+		if up := b.value(t, "processor_kafka_up"); up != 0 {
+			t.Errorf("the brokers are up: %v, and do not answer", up)
+		}
 		if got := b.value(t, "processor_lag_poll_failures_total"); got != lagFailuresMax {
 			t.Errorf("%v failures, want %d", got, lagFailuresMax)
 		}
@@ -452,6 +514,9 @@ func TestLagIsDroppedWhenBrokersDoNotTell(t *testing.T) {
 		synctest.Wait()
 		if got := b.value(t, name); got != 42 {
 			t.Errorf("lag %v after the outage, want 42", got)
+		}
+		if up := b.value(t, "processor_kafka_up"); up != 1 {
+			t.Errorf("the brokers are up: %v, and answer", up)
 		}
 		if lines := b.log.lines(t, "consumer lag unknown"); len(lines) != lagFailuresMax || lines[0]["err"] != "no broker" {
 			t.Errorf("log %v", lines)

@@ -64,12 +64,12 @@ func (b *batch) behind() bool {
 	return false
 }
 
-// oldest is the smallest timestamp, or zero where there are no records.
-func (b *batch) oldest() time.Time {
-	var oldest time.Time
+// oldest is the record with the smallest timestamp, or nil where there are no records.
+func (b *batch) oldest() *kgo.Record {
+	var oldest *kgo.Record
 	for _, r := range b.records {
-		if oldest.IsZero() || r.Timestamp.Before(oldest) {
-			oldest = r.Timestamp
+		if oldest == nil || r.Timestamp.Before(oldest.Timestamp) {
+			oldest = r
 		}
 	}
 	return oldest

@@ -110,9 +110,10 @@ type Ended struct {
 	Reason   Reason
 	Records  int
 	Bytes    int64
-	Duration time.Duration // from the first record polled to the answer of End
-	Oldest   time.Time     // the oldest record's timestamp; zero for a batch of control records only
-	Err      error         // of an abort or an unknown outcome, where there was one
+	Duration time.Duration  // from the first record polled to the answer of End
+	Oldest   time.Time      // the oldest record's timestamp; zero for a batch of control records only
+	Source   message.Source // where that record stands; its Topic is empty for a batch of control records only
+	Err      error          // of an abort or an unknown outcome, where there was one
 }
 
 // Halted tells of a partition that no longer moves, until an operator acts.

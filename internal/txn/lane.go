@@ -386,7 +386,11 @@ func (l *lane) report(next verdict, cause Reason, e ending, err error, begun tim
 	now := time.Now()
 	ended := Ended{
 		Lane: l.number, Outcome: Aborted, Reason: reasonOf(e, cause), Records: len(b.records), Bytes: b.bytes,
-		Duration: now.Sub(begun), Oldest: b.oldest(), Err: errors.Join(err, e.err),
+		Duration: now.Sub(begun), Err: errors.Join(err, e.err),
+	}
+	if r := b.oldest(); r != nil {
+		ended.Oldest = r.Timestamp
+		ended.Source = message.Source{Application: l.config.Application, Topic: r.Topic, Partition: r.Partition, Offset: r.Offset}
 	}
 	switch next {
 	case advance:

@@ -308,7 +308,15 @@ func (l *lane) settle(ends map[place]int64, now time.Time) {
 func (l *lane) phase(phase Phase) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.state.Phase, l.state.Since = phase, time.Now()
+	now := time.Now()
+	l.state.Phase, l.state.Since = phase, now
+	switch phase {
+	case PhaseWorking:
+		l.state.Begun = now
+	case PhaseEnding: // of the same transaction
+	case PhaseOpening, PhasePolling, PhaseBackoff, PhaseStopped:
+		l.state.Begun = time.Time{}
+	}
 }
 
 // status is safe to call from any goroutine.

@@ -478,6 +478,31 @@ func isFenced(err error) bool {
 		errors.Is(err, kerr.InvalidProducerEpoch)
 }
 
+// Fence says what was taken from us: a closed set.
+type Fence string
+
+// The fences.
+const (
+	FenceProducer Fence = "producer" // the transactional id: another process began a session under it
+	FenceMember   Fence = "member"   // the static member name: another process joined the group under it
+	FenceEpoch    Fence = "epoch"    // the producer's epoch is old: the id was taken over, or a coordinator ended the transaction at its timeout or by an operator's order
+)
+
+// Fences lists them all, for metrics.
+func Fences() []Fence { return []Fence{FenceProducer, FenceMember, FenceEpoch} }
+
+// FenceOf names the kind of an error that the hook Fenced was given.
+func FenceOf(err error) Fence {
+	switch {
+	case errors.Is(err, kerr.FencedInstanceID):
+		return FenceMember
+	case errors.Is(err, kerr.ProducerFenced):
+		return FenceProducer
+	default:
+		return FenceEpoch
+	}
+}
+
 // pause waits for d and returns true, or false as soon as ctx ends.
 func pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)

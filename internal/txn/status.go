@@ -15,12 +15,18 @@ const (
 	PhaseStopped Phase = "stopped"
 )
 
+// Phases lists them all, for metrics.
+func Phases() []Phase {
+	return []Phase{PhaseOpening, PhasePolling, PhaseWorking, PhaseEnding, PhaseBackoff, PhaseStopped}
+}
+
 // LaneStatus is a snapshot of one lane.
 type LaneStatus struct {
 	Lane       int                `json:"lane"`
 	Phase      Phase              `json:"phase"`
-	Since      time.Time          `json:"since"`  // of the phase
-	Joined     bool               `json:"joined"` // a group session is up; it may own no partition
+	Since      time.Time          `json:"since"`          // of the phase
+	Begun      time.Time          `json:"begun,omitzero"` // of the transaction in work, zero while there is none
+	Joined     bool               `json:"joined"`         // a group session is up; it may own no partition
 	Partitions map[string][]int32 `json:"partitions"`
 	Halted     []HaltedPartition  `json:"halted"`
 	LastCommit time.Time          `json:"last_commit,omitzero"` // zero before the first

@@ -215,5 +215,5 @@ func (g *gate) open() bool {
 func (g *gate) status() EndpointStatus {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return EndpointStatus{Endpoint: g.name, InFlight: g.inFlight, Breaker: g.state}
+	return EndpointStatus{Endpoint: g.name, InFlight: g.inFlight, Limit: g.endpoint.Concurrency, Breaker: g.state}
 }

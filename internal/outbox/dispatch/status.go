@@ -35,5 +35,6 @@ func States() []State { return []State{Closed, HalfOpen, Open} }
 type EndpointStatus struct {
 	Endpoint string `json:"endpoint"`
 	InFlight int    `json:"inflight"`
+	Limit    int    `json:"limit"` // of calls at once
 	Breaker  State  `json:"breaker"`
 }
