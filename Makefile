@@ -32,7 +32,7 @@ help: ## This list
 		/^##@ / {printf "\n%s%s%s\n", bold, substr($$0, 5), plain} \
 		/^[a-z-]+:.*## / {printf "  %s%-12s%s %s\n", bold, $$1, plain, $$2}' $(MAKEFILE_LIST)
 
-setup: ## Install or fetch what is missing (JRE, Maven, Kafka, Postgres, pgbouncer, C compiler); safe to repeat
+setup: ## Install or fetch what is missing (JRE, Maven, Kafka, Postgres, pgbouncer, Prometheus, C compiler); safe to repeat
 	hack/setup.sh
 
 demo: setup build ## Kafka, an order stream, two processors, one killed in mid-transaction; prints the proof
@@ -78,6 +78,12 @@ else
 	go run ./internal/mutants -tags integration
 endif
 
+alerts: build ## Every alert that a fault can bring about, fired and ended on a running system (minutes; chaos has the most important)
+	go test $(CHAOS_FLAGS) -run Alert -v ./internal/e2e -long
+
+dashboards: ## The Grafana dashboards anew from their program
+	cd deploy/grafana && go run .
+
 stress: ## A new test a hundred times under race: make stress PKG=./internal/txn RUN=TestName [COUNT=100] [TAGS=integration]
 	@test -n "$(PKG)" -a -n "$(RUN)" || { echo "stress: say what to repeat: make stress PKG=./internal/txn RUN=TestName" >&2; exit 2; }
 	go test -race -tags '$(TAGS)' -run '$(RUN)' -count $(or $(COUNT),100) -failfast -timeout 60m $(PKG)
@@ -119,4 +125,4 @@ tidy: ## Tidy the module files of every module
 	go mod tidy
 	@for module in $(MODULES) internal/tools; do (cd $$module && go mod tidy); done
 
-.PHONY: help setup demo build image clean test unit integration chaos mutants stress fuzz cover bench fmt lint vuln tidy
+.PHONY: help setup demo build image clean test unit integration chaos mutants alerts dashboards stress fuzz cover bench fmt lint vuln tidy

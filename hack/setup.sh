@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Brings what `make test` and `make demo` need beyond Go, git and make: a Java runtime (17 or later)
-# and Maven for Apache Kafka, a Postgres server and pgbouncer, a C compiler for the race detector.
+# and Maven for Apache Kafka, a Postgres server and pgbouncer, Prometheus and Alertmanager with their tools for
+# the rules in deploy/, a C compiler for the race detector.
 #
 # On Debian and Ubuntu it installs what is missing with apt-get, elsewhere it says what to install.
 # It changes nothing where everything is there, so it may run before every test. What cannot be
@@ -52,6 +53,13 @@ has_postgres() {
 
 has_pgbouncer() { command -v pgbouncer >/dev/null || [[ -x /usr/sbin/pgbouncer ]]; }
 
+has_prometheus() { command -v prometheus >/dev/null && command -v promtool >/dev/null; }
+
+# Debian names the server after its package, others after the program.
+has_alertmanager() {
+	command -v amtool >/dev/null && { command -v prometheus-alertmanager || command -v alertmanager; } >/dev/null
+}
+
 has_compiler() { command -v "${CC:-gcc}" >/dev/null || command -v clang >/dev/null; }
 
 # What is missing, as words.
@@ -60,6 +68,8 @@ missing() {
 	has_maven || echo maven
 	has_postgres || echo postgres
 	has_pgbouncer || echo pgbouncer
+	has_prometheus || echo prometheus
+	has_alertmanager || echo alertmanager
 	has_compiler || echo compiler
 }
 
@@ -98,11 +108,25 @@ keep_postgres_quiet() {
 	echo 'create_main_cluster = false' | as_root tee /etc/postgresql-common/createcluster.conf >/dev/null
 }
 
+# Nor may these listen now and at every boot: only their programs are wanted. A masked service is not started
+# by the package that brings it.
+keep_quiet() {
+	command -v systemctl >/dev/null || return 0
+	case $1 in
+	mask) as_root systemctl mask "$2" >/dev/null 2>&1 || true ;;
+	unmask)
+		as_root systemctl unmask "$2" >/dev/null 2>&1 || true
+		as_root systemctl disable --now "$2" >/dev/null 2>&1 || true
+		;;
+	esac
+}
+
 install_with_apt() {
-	local word packages output failed=0
+	local word packages service output failed=0
 	say "missing: $*; installing with apt-get"
 	as_root apt-get update -qq || say "apt-get update failed; going on with the lists that are there"
 	for word in "$@"; do
+		service=""
 		case $word in
 		java) packages=$(java_package) ;;
 		maven) packages=maven ;;
@@ -110,19 +134,20 @@ install_with_apt() {
 			packages=postgresql
 			keep_postgres_quiet
 			;;
-		pgbouncer) packages=pgbouncer ;;
+		pgbouncer) packages=pgbouncer service=pgbouncer ;;
+		prometheus) packages=prometheus service=prometheus ;;
+		alertmanager) packages=prometheus-alertmanager service=prometheus-alertmanager ;;
 		compiler) packages="gcc libc6-dev" ;;
 		esac
+		[[ -z $service ]] || keep_quiet mask $service
 		say "apt-get install $packages"
 		# shellcheck disable=SC2086 # words without blanks
 		if ! output=$(as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
 			-o Dpkg::Options::=--force-confold $packages 2>&1); then
 			printf '%s\n' "$output"
 			failed=1
-		elif [[ $word == pgbouncer ]]; then
-			# Only the program is wanted, no service now and at every boot.
-			as_root systemctl disable --now pgbouncer >/dev/null 2>&1 || true
 		fi
+		[[ -z $service ]] || keep_quiet unmask $service
 	done
 	return $failed
 }
@@ -135,12 +160,14 @@ advise() {
 		maven) say "please install Maven (mvn): it fetches Apache Kafka once" ;;
 		postgres) say "please install a Postgres server (initdb and postgres), or point PAWL_POSTGRES_BIN to one: without it tests of the database cannot run" ;;
 		pgbouncer) say "please install pgbouncer: without it tests of a pooler cannot run" ;;
+		prometheus) say "please install Prometheus (prometheus and promtool): without it tests of the alerts cannot run" ;;
+		alertmanager) say "please install Alertmanager (prometheus-alertmanager and amtool): without it tests of the alerts' routes cannot run" ;;
 		compiler) say "please install a C compiler (gcc): the race detector needs it" ;;
 		esac
 	done
 	case $(uname -s) in
-	Darwin) say "with Homebrew: brew install openjdk maven postgresql@18 pgbouncer" ;;
-	Linux) command -v apt-get >/dev/null || say "packages are named like java-21-openjdk-headless, maven, postgresql-server, pgbouncer, gcc" ;;
+	Darwin) say "with Homebrew: brew install openjdk maven postgresql@18 pgbouncer prometheus alertmanager" ;;
+	Linux) command -v apt-get >/dev/null || say "packages are named like java-21-openjdk-headless, maven, postgresql-server, pgbouncer, prometheus, alertmanager, gcc" ;;
 	esac
 }
 
@@ -156,7 +183,7 @@ main() {
 		advise "$@"
 		return
 	fi
-	say "all there: Java $(java_version), Maven, Postgres, pgbouncer, C compiler"
+	say "all there: Java $(java_version), Maven, Postgres, pgbouncer, Prometheus, Alertmanager, C compiler"
 }
 
 main
