@@ -249,3 +249,34 @@ func readYAML(t *testing.T, path string, into any) {
 		t.Fatalf("read %s: %v", path, err)
 	}
 }
+
+// Grafana finds the dashboards and asks the Prometheus of the same stack, which has the rules.
+func TestGrafanaShowsTheDashboardsOfTheStack(t *testing.T) {
+	t.Parallel()
+	project := readCompose(t)
+	mounted := map[string]string{}
+	for _, service := range []string{"grafana", "prometheus"} {
+		for _, volume := range project.Services[service].Volumes {
+			mounted[volume.Target] = volume.Source
+		}
+	}
+	var providers struct {
+		Providers []struct{ Options struct{ Path string } }
+	}
+	readYAML(t, "deploy/grafana/provisioning/dashboards/pawl.yml", &providers)
+	for _, provider := range providers.Providers {
+		if source := mounted[provider.Options.Path]; !strings.HasSuffix(source, "/deploy/grafana/dashboards") {
+			t.Errorf("grafana looks for dashboards in %s, where %q is mounted", provider.Options.Path, source)
+		}
+	}
+	var sources struct {
+		Datasources []struct{ URL string }
+	}
+	readYAML(t, "deploy/grafana/provisioning/datasources/prometheus.yml", &sources)
+	if len(sources.Datasources) != 1 || sources.Datasources[0].URL != "http://prometheus:9090" || len(providers.Providers) != 1 {
+		t.Errorf("grafana has the sources %v and the providers %v", sources.Datasources, providers.Providers)
+	}
+	if source := mounted["/etc/prometheus"]; !strings.HasSuffix(source, "/deploy/prometheus") {
+		t.Errorf("prometheus reads its rules in %q", source)
+	}
+}

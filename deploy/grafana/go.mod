@@ -1,0 +1,3 @@
+module pawl/deploy/grafana
+
+go 1.26.8
