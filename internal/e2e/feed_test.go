@@ -133,9 +133,15 @@ func (r *rig) trickle(t testing.TB, rate float64) *trickle {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return r.trickleOf(t, plain, rate)
+}
+
+// trickleOf is trickle with records of a kind.
+func (r *rig) trickleOf(t testing.TB, generator load.Generator, rate float64) *trickle {
+	t.Helper()
 	producer, err := load.NewProducer(load.ProducerConfig{
 		Options: []kgo.Opt{kgo.SeedBrokers(r.kafka.InternalBrokers()...)},
-		Topic:   r.input, Generator: plain, Rate: rate,
+		Topic:   r.input, Generator: generator, Rate: rate,
 	})
 	if err != nil {
 		t.Fatal(err)

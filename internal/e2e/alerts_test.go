@@ -1,0 +1,343 @@
+//go:build chaos && linux
+
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"pawl/internal/cluster"
+	"pawl/internal/testkit"
+)
+
+// alertTimeout bounds the wait for an alert to fire or to end: the ledger is asked every 15 s, and what is
+// looked at over twenty seconds is seen for as long.
+const alertTimeout = 2 * time.Minute
+
+// watchtower is a running application that Prometheus looks after, and everything that can be broken of it.
+type watchtower struct {
+	*siege
+	prometheus *prometheus
+	proxies    *testkit.KafkaProxies
+	database   *cluster.Postgres
+}
+
+// openWatchtower runs an application under load until every metric that rules and dashboards live on is there, and
+// no alert fires.
+func openWatchtower(t *testing.T) *watchtower {
+	t.Helper()
+	w := &watchtower{prometheus: openPrometheus(t)} // first: it says when it is missing
+	var k *cluster.Kafka
+	k, w.proxies = testkit.KafkaBehindProxies(t, cluster.KafkaConfig{Nodes: 1})
+	w.database = testkit.OpenPostgres(t, cluster.PostgresConfig{Durable: true})
+	w.siege = besiege(t, k, w.database.DSN(), w.database.DSN(), "endpoints.payments.concurrency=16")
+	w.receiver.be(well)
+	w.processor.start(t)
+	w.processor.awaitReady(t)
+	w.trickleOf(t, w.generator, 200)
+	w.prometheus.scrape(w.processor)
+	w.processor.await(t, startTimeout, "with results told", func() bool { return w.processor.metric("processor_outbox_results_total") > 100 })
+	w.prometheus.awaitSeries(t)
+	w.prometheus.awaitSilence(t)
+	return w
+}
+
+// first runs the first command of an alert's runbook, as it stands there, until it says what it is to say, and
+// returns that. The words in capitals of the command are filled in.
+func (w *watchtower) first(t *testing.T, alert string, words map[string]string, says ...string) string {
+	t.Helper()
+	text, err := os.ReadFile(deployed + "runbooks/" + alert + ".md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile(`(?s)## First command\n\n    processor ([^\n]*)\n`).FindSubmatch(text)
+	if found == nil {
+		t.Fatalf("the runbook of %s has no first command of the program", alert)
+	}
+	var arguments []string
+	for word := range strings.FieldsSeq(strings.ReplaceAll(string(found[1]), "-c config.yaml", "")) {
+		for old, filled := range words {
+			word = strings.ReplaceAll(word, old, filled)
+		}
+		arguments = append(arguments, word)
+	}
+	program := &shop{rig: w.rig}
+	var said string
+	defer func() {
+		if t.Failed() {
+			t.Logf("%v said last: %s", arguments, said)
+		}
+	}()
+	testkit.WaitFor(t, alertTimeout, fmt.Sprintf("%v to say %q", arguments, says), func() bool {
+		stdout, stderr, code := program.command(t, arguments...)
+		if said = stdout + stderr; code == 2 {
+			t.Fatalf("the first command of %s is wrong", alert)
+		}
+		return !slices.ContainsFunc(says, func(part string) bool { return !strings.Contains(said, part) })
+	})
+	t.Logf("processor %s\n%s", strings.Join(arguments, " "), said)
+	return said
+}
+
+// Every metric and label that rules and dashboards live on is shown by a running service under load. Then the six
+// faults that matter most are made, and each is seen by its alert, which ends when the fault does; the first
+// command of each runbook says what the runbook says it does.
+func TestAlertsFollowTheirFaults(t *testing.T) {
+	w := openWatchtower(t)
+
+	// An endpoint that is away, input that nobody can read, and somebody else's transaction on an output.
+	w.receiver.be(down)
+	refused := w.trickle(t, 20)
+	held := w.output
+	stranger := w.hold(t, held)
+	w.prometheus.awaitFiring(t, "PawlBreakerOpen", "PawlDeadLetters", "PawlReadersHeld", "PawlEffectsOldest")
+	w.first(t, "PawlBreakerOpen", map[string]string{"ENDPOINT": "payments"}, "payments", "parked")
+	w.first(t, "PawlEffectsOldest", map[string]string{"15m": "3s"}, "payments")
+	w.first(t, "PawlDeadLetters", nil, "bad_json", "orders")
+	w.first(t, "PawlReadersHeld", nil, stranger, held+"/0", "open")
+	w.receiver.be(well)
+	if refused.halt(t) == 0 {
+		t.Error("no record was refused")
+	}
+	w.run(t, "txn", "abort", stranger, "--foreign", "--yes", "--reason", "test")
+
+	// The database is away, and a twin fights for the name.
+	if err := w.database.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	twin := w.rig.processor("a")
+	twin.starts, twin.settings = 100, w.processor.settings // its log is another one
+	twin.start(t)
+	w.fight(t, twin)
+	w.prometheus.awaitFiring(t, "PawlLedgerUnreachable")
+	w.first(t, "PawlLedgerUnreachable", nil, "refused")
+	w.first(t, "PawlFencedTwin", nil, w.application+".a.")
+	w.settleTwins(t, twin)
+	if err := w.database.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.prometheus.awaitSilence(t)
+
+	// No broker can be reached.
+	w.proxies.Node(0).Refuse()
+	w.prometheus.awaitFiring(t, "PawlKafkaUnreachable")
+	w.first(t, "PawlKafkaUnreachable", nil, "problem", "brokers")
+	if w.proxies.Node(0).Hits() == 0 {
+		t.Error("no connection was refused")
+	}
+	w.proxies.Node(0).Accept()
+	w.prometheus.awaitSilence(t)
+}
+
+// hold opens a transaction on a topic that nobody ends, and gives its transactional id.
+func (w *watchtower) hold(t *testing.T, topic string) string {
+	t.Helper()
+	id := testkit.Name(t, "stranger")
+	client := testkit.Client(t, w.kafka.InternalBrokers(), kgo.TransactionalID(id), kgo.TransactionTimeout(10*time.Minute),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err := client.BeginTransaction(); err != nil {
+		t.Fatal(err)
+	}
+	if err := client.ProduceSync(t.Context(), &kgo.Record{Topic: topic, Value: []byte("{}")}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// fight starts whichever of the twins ends again, as an orchestrator does, until their alert fires.
+func (w *watchtower) fight(t *testing.T, twin *processor) {
+	t.Helper()
+	w.prometheus.scrape(w.processor, twin)
+	testkit.WaitFor(t, alertTimeout, "PawlFencedTwin to fire", func() bool {
+		for _, one := range []*processor{w.processor, twin} {
+			if !one.alive() {
+				one.start(t)
+				w.prometheus.scrape(w.processor, twin)
+			}
+		}
+		firing, err := w.prometheus.firing()
+		return err == nil && slices.Contains(firing, "PawlFencedTwin")
+	})
+}
+
+// settleTwins ends the twin, and starts our own processor again if it was the one that gave up.
+func (w *watchtower) settleTwins(t *testing.T, twin *processor) {
+	t.Helper()
+	twin.kill()
+	if !w.processor.alive() {
+		w.processor.start(t)
+	}
+	w.prometheus.scrape(w.processor)
+}
+
+// The other alerts, each by a fault of its own. It takes minutes: make alerts.
+func TestEveryOtherAlertFollowsItsFault(t *testing.T) {
+	if !*long {
+		t.Skip("SKIPPED: it takes minutes; make alerts runs it")
+	}
+	w := openWatchtower(t)
+	for _, fault := range []struct {
+		name string
+		make func(t *testing.T)
+	}{
+		{"an output topic is gone", w.loseOutput},
+		{"answers of the coordinator get lost", w.loseAnswers},
+		{"the database hangs", w.hangDatabase},
+		{"an endpoint is slow", w.slowEndpoint},
+		{"an effect is given up", w.giveUp},
+		{"a process has another configuration", w.differ},
+		{"no process is left", w.leaveNobody},
+		{"a process is started again and again", w.crashLoop},
+		{"the log was trimmed past the committed offset", w.trim},
+	} {
+		if !t.Run(fault.name, fault.make) {
+			return // what follows would begin in another state
+		}
+		w.prometheus.awaitSilence(t)
+	}
+}
+
+func (w *watchtower) loseOutput(t *testing.T) {
+	if _, err := w.admin.DeleteTopic(t.Context(), w.output); err != nil {
+		t.Fatal(err)
+	}
+	w.prometheus.awaitFiring(t, "PawlNoCommit", "PawlLagRising", "PawlAbortRatio")
+	w.first(t, "PawlNoCommit", nil, "problem", w.output)
+	w.first(t, "PawlAbortRatio", nil, "problem", w.output)
+	w.first(t, "PawlLagRising", nil, w.input)
+	w.run(t, "topics", "apply", "--yes")
+}
+
+func (w *watchtower) loseAnswers(t *testing.T) {
+	fault := w.proxies.Inject(t, testkit.Fault{Key: kmsg.EndTxn, LoseAnswer: true})
+	w.prometheus.awaitFiring(t, "PawlUnknownOutcomes")
+	fault.Remove()
+	w.first(t, "PawlUnknownOutcomes", nil, "all brokers answer")
+	if fault.Hits() == 0 {
+		t.Error("no answer was lost")
+	}
+}
+
+func (w *watchtower) hangDatabase(t *testing.T) {
+	if err := w.database.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	w.prometheus.awaitFiring(t, "PawlEffectsNotIngested", "PawlEffectsRetention", "PawlLedgerUnreachable")
+	w.first(t, "PawlEffectsRetention", nil, "as configured")
+	w.first(t, "PawlEffectsNotIngested", nil, "error")
+	if err := w.database.Resume(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (w *watchtower) slowEndpoint(t *testing.T) {
+	w.receiver.be(slow) // 32 calls a second, and 200 are asked for
+	w.prometheus.awaitFiring(t, "PawlDispatcherSaturated")
+	w.first(t, "PawlDispatcherSaturated", map[string]string{"ENDPOINT": "payments"}, "payments")
+	w.receiver.be(well)
+}
+
+func (w *watchtower) giveUp(t *testing.T) {
+	w.receiver.be(down)
+	program := &shop{rig: w.rig}
+	var parked []struct{ Effect string }
+	testkit.WaitFor(t, alertTimeout, "a parked effect", func() bool {
+		stdout, _, _ := program.command(t, "effects", "ls", "--state", "parked", "--max", "1", "-o", "json")
+		return json.Unmarshal([]byte(stdout), &parked) == nil && len(parked) == 1
+	})
+	w.run(t, "effects", "cancel", parked[0].Effect, "--reason", "test", "--yes")
+	w.receiver.be(well)
+	w.prometheus.awaitFiring(t, "PawlEffectsNotDelivered")
+	w.first(t, "PawlEffectsNotDelivered", nil, parked[0].Effect, "dead")
+}
+
+func (w *watchtower) differ(t *testing.T) {
+	other := w.rig.processor("b")
+	other.settings = append(slices.Clone(w.processor.settings), "txn.records_max=100")
+	other.start(t)
+	w.prometheus.scrape(w.processor, other)
+	w.prometheus.awaitFiring(t, "PawlConfigDiffers")
+	w.first(t, "PawlConfigDiffers", nil, "records_max")
+	other.leave(t)
+	other.terminate(t, endTimeout)
+	w.prometheus.scrape(w.processor)
+}
+
+func (w *watchtower) leaveNobody(t *testing.T) {
+	w.processor.kill()
+	w.prometheus.awaitFiring(t, "PawlNobodyReads", "PawlProcessDown")
+	w.first(t, "PawlNobodyReads", nil, "all brokers answer", "all rights are there")
+	w.first(t, "PawlProcessDown", map[string]string{"HOST:9090": w.processor.admin}, "refused")
+	w.restart(t)
+}
+
+// restart starts the processor that has ended, whose operations HTTP has another address then. It is to
+// outlive the fault, and with it a part of the test.
+func (w *watchtower) restart(t *testing.T) {
+	t.Helper()
+	w.processor.start(w.rig.t)
+	w.processor.awaitReady(t)
+	w.prometheus.scrape(w.processor)
+}
+
+func (w *watchtower) crashLoop(t *testing.T) {
+	settings := w.processor.settings
+	w.processor.settings = append(slices.Clone(settings), "admin.listen="+freeAddress(t)) // one series for all its starts
+	w.processor.kill()
+	w.restart(t)
+	// The targets are read anew every few seconds; it is seen to live before it dies.
+	up := func() bool {
+		n, err := w.prometheus.series(`up{instance="` + w.processor.admin + `"} == 1`)
+		return err == nil && n == 1
+	}
+	testkit.WaitFor(t, alertTimeout, "the new target", up)
+	for n := range 5 {
+		w.processor.kill()
+		w.processor.start(w.rig.t)
+		w.processor.awaitAdmin(t)
+		seen := fmt.Sprintf("changes(process_start_time_seconds{instance=%q}[1m]) > %d", w.processor.admin, n)
+		testkit.WaitFor(t, alertTimeout, "a scrape of the new process", func() bool {
+			found, err := w.prometheus.series(seen)
+			return err == nil && found == 1
+		})
+	}
+	w.prometheus.awaitFiring(t, "PawlCrashLoop")
+	w.first(t, "PawlCrashLoop", nil, w.application)
+	w.processor.settings = settings
+	w.processor.kill()
+	w.restart(t)
+}
+
+func (w *watchtower) trim(t *testing.T) {
+	w.stop(t)
+	ends, err := w.admin.ListEndOffsets(t.Context(), w.input)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := kadm.Offsets{}
+	ends.Each(func(end kadm.ListedOffset) {
+		if end.Partition == 0 {
+			gone.AddOffset(w.input, 0, end.Offset, -1)
+		}
+	})
+	if _, err := w.admin.DeleteRecords(t.Context(), gone); err != nil {
+		t.Fatal(err)
+	}
+	w.processor.start(w.rig.t)
+	w.prometheus.scrape(w.processor)
+	w.prometheus.awaitFiring(t, "PawlPartitionHalted")
+	w.first(t, "PawlPartitionHalted", nil, "lost")
+	w.stop(t)
+	w.run(t, "offsets", "set", "--topic", w.input, "--partition", "0", "--to", "earliest", "--yes")
+	w.restart(t)
+}
