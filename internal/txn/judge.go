@@ -8,6 +8,7 @@ type end struct {
 	committed    bool  // the broker said so
 	offsetsEqual bool  // after wanted and not committed: the broker's offsets are the session's
 	err          error // of End
+	stale        bool  // the client knows a topic that is no more, and will not learn of the one that has its name now
 	fences       int   // takeovers of our name within the last minute
 }
 
@@ -36,6 +37,8 @@ func judge(end end) verdict {
 		return advance
 	case end.wanted && !end.offsetsEqual:
 		return rebuild // it may have committed after all
+	case end.stale:
+		return rebuild // it is aborted; but with this session every other would be
 	default:
 		return redo
 	}

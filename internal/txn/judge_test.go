@@ -42,12 +42,16 @@ func TestJudge(t *testing.T) {
 		t.Fatalf("the table has %d rows, want 16", len(table))
 	}
 	for a, want := range table {
-		for fences := range fencesMax + 2 {
-			e := end{wanted: a.wanted, committed: a.committed, offsetsEqual: a.equal, fences: fences}
+		for n := range 2 * (fencesMax + 2) {
+			fences, stale := n/2, n%2 == 1
+			e := end{wanted: a.wanted, committed: a.committed, offsetsEqual: a.equal, fences: fences, stale: stale}
 			if a.failed {
 				e.err = errors.New("no answer")
 			}
 			expected := want
+			if stale && want == redo {
+				expected = rebuild // the same session would fail in the same way
+			}
 			if fences >= fencesMax {
 				expected = exit // rule 4, whatever else was said
 			}

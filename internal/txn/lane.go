@@ -409,7 +409,9 @@ func (l *lane) report(next verdict, cause Reason, e ending, err error, begun tim
 			hook(l.config.Hooks.Rejected, rejection)
 		}
 	case rebuild:
-		ended.Outcome = Unknown
+		if !e.stale || e.err != nil || e.wanted {
+			ended.Outcome = Unknown
+		}
 	case redo, exit:
 	}
 	hook(l.config.Hooks.Ended, ended)

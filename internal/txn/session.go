@@ -392,6 +392,8 @@ func (k *kgoSession) End(commit bool) ending {
 		k.mu.Unlock()
 	}
 	e.refused = isRefusal(e.produce)
+	// A topic was deleted, and maybe made anew. The client keeps to the id that it knows, on purpose.
+	e.stale = errors.Is(e.produce, kerr.UnknownTopicID)
 	e.wanted = commit && e.produce == nil // rule 1
 
 	if begin, ok := errors.AsType[*beginError](e.produce); ok {
