@@ -141,6 +141,14 @@ var table = map[string]rule{
 		tests:   []string{"kfake"},
 	},
 
+	// The exactly-once checker. It shares nothing with the engine and the ledger, whose mistakes it is to find,
+	// but the nouns and the pure handlers, which are its model.
+	"verify": {
+		inside:  []string{"message", "handlers"},
+		outside: []string{"kgo", "pgx"},
+		tests:   []string{"kfake"},
+	},
+
 	// `processor dev`: everything in one command. It sits above app, and brings what app must not know:
 	// a broker, a load, a terminal. It names handlers, because it plays the part of the outside world
 	// that their orders and charges need.
