@@ -20,21 +20,21 @@ type Checker struct {
 	findings findings
 	saw      Saw
 
-	topics  []*topic
-	byName  map[string]*topic
-	parts   map[spotOf]*partition
-	bounds  map[spotOf]Offsets
-	roads   map[road]*lastOn
-	lanes   map[int32]*Lane
-	fences  map[int32]int64           // by lane, the highest that a call had
-	marks   map[laneOrigin]SourceMark // the highest that a lane was given so far
-	readers map[readerOf]*readerSpan  // what each reader got of each partition
-	tiles   map[spotOf][]tile         // what committed transactions took, as workers say
-	letters map[spotOf]bool           // dead letters of the engine whose input may be of any content
-	sums    map[string]*balance       // accounts
-	calls   int64                     // fed so far
-	batch   message.Batch             // of the model
-	pool    []*transaction            // to be used again
+	topics    []*topic
+	byName    map[string]*topic
+	parts     map[spotOf]*partition
+	bounds    map[spotOf]Offsets
+	roads     map[road]*lastOn
+	lanes     map[int32]*Lane
+	fences    map[int32]int64           // by lane, the highest that a call had
+	marks     map[laneOrigin]SourceMark // the highest that a lane was given so far
+	readers   map[readerOf]*readerSpan  // what each reader got of each partition
+	tiles     map[spotOf][]tile         // what committed transactions took, as workers say
+	sums      map[string]*balance       // accounts
+	calls     int64                     // fed so far
+	batch     message.Batch             // of the model
+	judgement judgement                 // the one in hand
+	pool      []*transaction            // to be used again
 
 	budget  budget
 	sources *groups // by source: what an input must lead to and what there is

@@ -73,7 +73,7 @@ const (
 	flagRefused                // factCall
 	flagLost                   // factCall
 	flagBehind                 // factSeen: what stands before it is of a later input; number is that one's offset
-	flagBumped                 // factEnd: the marker's epoch is above that of the records
+	flagTheirs                 // factEnd: of whoever writes an input topic
 	flagRepeat                 // factIntent: an earlier one has its source and index, so that the ledger leaves it out
 	flagRetried                // factExecuted, factTold: an operator had it sent again
 	flagFresh                  // factSeen: it came after inputs below the range had been judged

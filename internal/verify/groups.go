@@ -54,10 +54,10 @@ func bucketOf(k key, level int) uint64 {
 
 func (g *groups) add(k key, f *fact) error {
 	at := &g.buckets[bucketOf(k, g.level)]
-	before := cap(at.memory)
+	before := len(at.memory)
 	at.memory = append(at.memory, k[:]...)
 	at.memory = f.appendTo(at.memory)
-	g.budget.used += cap(at.memory) - before
+	g.budget.used += len(at.memory) - before
 	g.budget.facts++
 	if g.budget.used > g.budget.max {
 		return g.spill()
@@ -92,8 +92,8 @@ func (b *bucket) spill(budget *budget) error {
 	n, err := b.file.Write(b.memory)
 	b.size += int64(n)
 	budget.spilled += int64(n)
-	budget.used -= cap(b.memory)
-	b.memory = nil
+	budget.used -= len(b.memory)
+	b.memory = b.memory[:0]
 	return err
 }
 
@@ -110,7 +110,7 @@ func (g *groups) close() error {
 	var errs []error
 	for i := range g.buckets {
 		errs = append(errs, g.buckets[i].close())
-		g.budget.used -= cap(g.buckets[i].memory)
+		g.budget.used -= len(g.buckets[i].memory)
 		g.buckets[i].memory = nil
 	}
 	return errors.Join(errs...)
@@ -131,13 +131,14 @@ func (g *groups) each(visit func(k key, facts []fact) error) error {
 func (g *groups) eachOf(b *bucket, work *workspace, visit func(key, []fact) error) error {
 	if b.file == nil {
 		err := work.each(b.memory, visit)
-		g.budget.used -= cap(b.memory)
+		g.budget.used -= len(b.memory)
 		b.memory = nil
 		return err
 	}
 	if err := b.spill(g.budget); err != nil {
 		return err
 	}
+	b.memory = nil
 	if _, err := b.file.Seek(0, io.SeekStart); err != nil {
 		return fmt.Errorf("read facts back: %w", err)
 	}

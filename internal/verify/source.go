@@ -54,7 +54,9 @@ func (c *Checker) within(at spotOf, offset int64) within {
 // judgeSource judges what was made of one input.
 func (c *Checker) judgeSource(k key, facts []fact) error {
 	number, partition, offset := k.place()
-	j := judgement{c: c, topic: c.topics[number], partition: partition, offset: offset}
+	j := &c.judgement // its slices are used again
+	*j = judgement{c: c, topic: c.topics[number], partition: partition, offset: offset, expected: j.expected[:0], seen: j.seen[:0]}
+	rows := false
 	for i := range facts {
 		switch f := &facts[i]; f.kind {
 		case factInput:
@@ -63,10 +65,14 @@ func (c *Checker) judgeSource(k key, facts []fact) error {
 			j.expected = append(j.expected, f)
 		case factSeen:
 			j.seen = append(j.seen, outcome{fact: f})
+		case factRow:
+			rows = true
 		default:
 		}
 	}
-	c.judgeRows(facts)
+	if rows {
+		c.judgeRows(facts)
+	}
 	switch c.within(spotOf{number, partition}, offset) {
 	case inside:
 		j.judge()
@@ -106,10 +112,9 @@ func (j *judgement) judge() {
 		j.judgeGeneration(j.c.plan.Generation)
 		return
 	}
-	done := map[int]bool{}
 	for i := range j.seen {
-		if generation := j.seen[i].generation; !done[generation] {
-			done[generation] = true
+		generation := j.seen[i].generation
+		if !slices.ContainsFunc(j.seen[:i], func(o outcome) bool { return o.generation == generation }) {
 			j.judgeGeneration(generation)
 		}
 	}

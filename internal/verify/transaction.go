@@ -91,8 +91,8 @@ func (c *Checker) Marker(m *Marker) error {
 	} else {
 		end.flags |= flagAborted
 	}
-	if m.Epoch > tx.epoch {
-		end.flags |= flagBumped
+	if t.input != nil && !t.results {
+		end.flags |= flagTheirs
 	}
 	if err := c.ends.add(attemptKey(tx.producer, tx.epoch), &end); err != nil {
 		return err
@@ -255,21 +255,23 @@ func (c *Checker) Span(s *Span) error {
 }
 
 // judgeAttempt looks at all ends of one transaction. Under transaction.version 2 each transaction has an
-// epoch of its own; under 1 it has not, which shows in the markers of its commits, and then nothing can
-// be said.
+// epoch of its own. Where one epoch ends twice in a partition it is version 1, and nothing can be said; nor
+// about the transactions of those who write the inputs, whose version we do not know.
 func (c *Checker) judgeAttempt(k key, facts []fact) error {
 	high, low := k.pair()
 	producer, epoch := int64(high), int16(low) //nolint:gosec // as they were put there
 	var committed, aborted *fact
 	for i := range facts {
 		f := &facts[i]
-		switch {
-		case f.kind != factEnd:
-		case f.has(flagCommitted) && !f.has(flagBumped):
+		if f.kind != factEnd || f.has(flagTheirs) {
+			continue
+		}
+		if slices.ContainsFunc(facts[:i], func(g fact) bool { return g.kind == factEnd && g.topic == f.topic && g.partition == f.partition }) {
 			return nil
-		case f.has(flagCommitted):
+		}
+		if f.has(flagCommitted) {
 			committed = f
-		default:
+		} else {
 			aborted = f
 		}
 	}
