@@ -26,6 +26,7 @@ type Checker struct {
 	bounds    map[spotOf]Offsets
 	roads     map[road]*lastOn
 	lanes     map[int32]*Lane
+	waiting   map[int32]int64           // by lane, the first effect that has not ended or not been told
 	fences    map[int32]int64           // by lane, the highest that a call had
 	marks     map[laneOrigin]SourceMark // the highest that a lane was given so far
 	readers   map[readerOf]*readerSpan  // what each reader got of each partition
@@ -96,7 +97,7 @@ func New(plan Plan) (*Checker, error) {
 	}
 	c := &Checker{
 		plan: plan, digest: newDigester(), byName: map[string]*topic{}, parts: map[spotOf]*partition{},
-		bounds: map[spotOf]Offsets{}, roads: map[road]*lastOn{}, lanes: map[int32]*Lane{}, fences: map[int32]int64{},
+		bounds: map[spotOf]Offsets{}, roads: map[road]*lastOn{}, lanes: map[int32]*Lane{}, waiting: map[int32]int64{}, fences: map[int32]int64{},
 		marks: map[laneOrigin]SourceMark{}, readers: map[readerOf]*readerSpan{}, tiles: map[spotOf][]tile{},
 		sums: map[string]*balance{}, budget: budget{dir: plan.Dir, max: plan.Memory},
 	}

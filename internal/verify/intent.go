@@ -187,6 +187,8 @@ func (e *errand) judgeLedger() {
 	switch {
 	case len(e.stored) == 0 && e.committed() && repeat:
 		c.saw.Suppressed++
+	case len(e.stored) == 0 && e.committed() && !ingested && !c.plan.Drained:
+		e.wait()
 	case len(e.stored) == 0 && e.committed() && ingested && e.kept():
 		c.findings.add(PGLost, e.at, "this committed effect of %s is not in the ledger, which has ingested its lane up to %d", e.intent.text, e.lane.Next)
 	case len(e.stored) == 0 && e.committed() && c.plan.Drained && e.kept():
@@ -206,7 +208,7 @@ func (e *errand) judgeLedger() {
 	if e.committed() && len(e.stored) > 0 {
 		e.compare(e.stored[0])
 		if len(e.outcomes) == 0 {
-			c.saw.Waiting++
+			e.wait()
 			if c.plan.Drained {
 				c.findings.add(Undrained, e.at, "this effect of %s has no outcome after everything has ended", e.intent.text)
 			}
@@ -258,8 +260,16 @@ func (e *errand) judgeEvents() {
 		case c.plan.Drained, e.lane != nil && outcome.number <= e.lane.Told:
 			c.findings.add(ResultMissing, e.at, "this effect is %s since flush %d of its lane, and no event tells it", outcome.text, outcome.number)
 		default:
-			c.saw.Waiting++
+			e.wait()
 		}
+	}
+}
+
+// wait remembers that an effect is still on its way.
+func (e *errand) wait() {
+	e.c.saw.Waiting++
+	if first, known := e.c.waiting[e.at.Partition]; !known || e.at.Offset < first {
+		e.c.waiting[e.at.Partition] = e.at.Offset
 	}
 }
 
