@@ -182,6 +182,7 @@ Exit codes: 0 ok, 1 runtime error, 2 wrong usage or configuration, 3 findings.`,
 		c.newRunCommand(),
 		c.newTopicsCommand(),
 		c.newTxnCommand(),
+		c.newVerifyCommand(),
 		c.newVersionCommand(),
 	)
 	if err := c.completeFlags(root); err != nil {

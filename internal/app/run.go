@@ -347,14 +347,26 @@ func (c Config) engine(client []kgo.Opt, hooks txn.Hooks) (txn.Config, error) {
 	if c.Effects.Enabled {
 		config.EffectsTopic = c.EffectsTopic()
 	}
+	made, err := c.Handlers()
+	if err != nil {
+		return txn.Config{}, err
+	}
+	for i, route := range c.Routes {
+		config.Routes = append(config.Routes, txn.Route{Topics: route.Topics, Name: route.Handler, Handler: made[i]})
+	}
+	return config, nil
+}
+
+// Handlers makes the handler of each route, in their order.
+func (c Config) Handlers() (made []handlers.Handler, err error) {
 	settings := handlers.Settings{Outputs: slices.Sorted(maps.Keys(c.Outputs)), Endpoints: c.EndpointNames()}
 	for i, route := range c.Routes {
 		settings.Config = route.Config
 		handler, err := handlers.New(route.Handler, settings)
 		if err != nil {
-			return txn.Config{}, fmt.Errorf("routes.%d: %w", i, err)
+			return nil, fmt.Errorf("routes.%d: %w", i, err)
 		}
-		config.Routes = append(config.Routes, txn.Route{Topics: route.Topics, Name: route.Handler, Handler: handler})
+		made = append(made, handler)
 	}
-	return config, nil
+	return made, nil
 }

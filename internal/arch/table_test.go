@@ -161,7 +161,10 @@ var table = map[string]rule{
 	// The program: signals, exit codes, one file per command. Commands may use the packages that do
 	// their work, because app is for running the service, not for passing calls along.
 	"cmd/processor": {
-		inside:  []string{"app", "deadletter", "dev", "kafka", "load", "message", "outbox", "outbox/ledger", "outbox/rebuild", "postgres"},
+		inside: []string{
+			"app", "deadletter", "dev", "kafka", "load", "message", "outbox", "outbox/ledger", "outbox/rebuild", "postgres",
+			"telemetry", "verify", // `verify --follow` is a service of its own, with metrics on an address
+		},
 		outside: []string{"cobra", "pgx", "terminal", "automemlimit", "kgo", "kadm", "json", "yaml"},
 		tests:   []string{"kfake", "outbox/ledger/ledgertest"},
 	},

@@ -43,6 +43,7 @@ func newFullBench(t *testing.T) *bench {
 	l := newLedgerBench(t, b, twoEndpoints)
 	l.askBacklog(t.Context())
 	l.askWaiting(t.Context())
+	everyPass(NewVerify(b.registry, []string{"LOST"}, time.Now()))
 	return b
 }
 
@@ -109,7 +110,8 @@ func document(t *testing.T, registry *prometheus.Registry) []byte {
 	text.WriteString(`# Metrics
 
 What ` + "`/metrics`" + ` on the operations address shows. This list is made from the program and compared with it by a
-test. Besides these there are the Go runtime's ` + "`go_*`" + ` and the process's ` + "`process_*`" + `.
+test. Besides these there are the Go runtime's ` + "`go_*`" + ` and the process's ` + "`process_*`" + `. Those that begin with
+` + "`processor_verify_`" + ` are shown by ` + "`processor verify --follow`" + ` on its own address, the others by ` + "`processor run`" + `.
 
 Histograms have classic buckets and, for a Prometheus that scrapes them, native ones.
 

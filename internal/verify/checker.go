@@ -68,7 +68,7 @@ type spotOf struct {
 // partition is how far a log has been fed.
 type partition struct {
 	begin int64 // of the log
-	fresh int64 // what is from here on came after the inputs below the range had been judged; 0: nothing is known
+	fresh int64 // what was decided from here on was so after the inputs below the range had been judged; 0: nothing is known
 	first int64 // offset that was fed first
 	next  int64 // all below has been fed
 	open  map[int64]*transaction
@@ -153,8 +153,8 @@ func (c *Checker) Begin(b *Begin) error {
 	return nil
 }
 
-// Fresh tells that what stands in a partition from an offset on was written after all inputs below the
-// range had been judged: an outcome of one of those is there a second time.
+// Fresh tells that what was decided in a partition from an offset on, by the place of its marker, was so after all
+// inputs below the range had been judged: an outcome of one of those is there a second time.
 func (c *Checker) Fresh(b *Begin) error {
 	t := c.byName[b.Topic]
 	if t == nil {
@@ -245,7 +245,7 @@ func (c *Checker) Record(r *Record) error {
 	if r.Transactional {
 		return nil
 	}
-	return c.settle(t, p, r.Partition, tx, true, r.Timestamp.UnixMilli())
+	return c.settle(t, p, r.Partition, tx, decision{true, r.Offset, r.Timestamp.UnixMilli()})
 }
 
 // model notes what must come of an input. It reports false where that is not known.

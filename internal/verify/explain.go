@@ -81,8 +81,10 @@ type ToldAt struct {
 // explainMargin is by how much what is made of an input may be older, by its own time, than the input.
 const explainMargin = time.Hour
 
-// ErrNoRecord says that nothing stands at a place.
-var ErrNoRecord = errors.New("no record stands there")
+var (
+	errNoRecord = errors.New("no record stands there")
+	errGone     = errors.New("no record stands there any more")
+)
 
 // Explain tells the story of the record at a place: an input, or anything that was made of one.
 func (s *System) Explain(ctx context.Context, at Place) (Lineage, error) {
@@ -96,7 +98,7 @@ func (s *System) Explain(ctx context.Context, at Place) (Lineage, error) {
 		l.Present, l.Key, l.Timestamp = true, bytes.Clone(r.Key), r.Timestamp.UTC()
 		since = r.Timestamp.Add(-explainMargin)
 	})
-	if err != nil && !errors.Is(err, ErrNoRecord) {
+	if err != nil && !errors.Is(err, errGone) { // what was made of it may still be there
 		return l, err
 	}
 	offsets, err := s.stableOffsets(ctx)
@@ -163,8 +165,10 @@ func (s *System) one(ctx context.Context, at Place, visit func(*Record)) error {
 	switch end := ends[at.Topic][at.Partition]; {
 	case !exists:
 		return fmt.Errorf("%s has no partition %d", at.Topic, at.Partition)
-	case at.Offset < start || at.Offset >= end:
-		return fmt.Errorf("%s: %w: the log has offsets %d to %d", at, ErrNoRecord, start, end-1)
+	case at.Offset < start:
+		return fmt.Errorf("%s: %w: the log begins at %d", at, errGone, start)
+	case at.Offset >= end:
+		return fmt.Errorf("%s: %w: the log ends at %d", at, errNoRecord, end)
 	}
 	found := false
 	err = s.logs.Read(ctx, Uncommitted, []Range{{at.Topic, at.Partition, at.Offset, at.Offset + 1}}, func(e *Entry) error {
@@ -175,7 +179,7 @@ func (s *System) one(ctx context.Context, at Place, visit func(*Record)) error {
 		return nil
 	})
 	if err == nil && !found {
-		err = fmt.Errorf("%s: %w: a transaction marker does, or nothing any more", at, ErrNoRecord)
+		err = fmt.Errorf("%s: %w: a transaction marker does, or compaction took it", at, errNoRecord)
 	}
 	return err
 }

@@ -86,8 +86,21 @@ func (p Place) String() string {
 	return p.Topic + "/" + strconv.Itoa(int(p.Partition)) + "/" + strconv.FormatInt(p.Offset, 10)
 }
 
-// MarshalText writes what String gives.
-func (p Place) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+// MarshalText writes what String gives, and nothing for no place.
+func (p Place) MarshalText() ([]byte, error) {
+	if p.Topic == "" {
+		return nil, nil
+	}
+	return []byte(p.String()), nil
+}
+
+// UnmarshalText reads what MarshalText wrote.
+func (p *Place) UnmarshalText(text []byte) (err error) {
+	if *p = (Place{}); len(text) > 0 {
+		*p, err = ParsePlace(string(text))
+	}
+	return err
+}
 
 func (p Place) compare(q Place) int {
 	return cmp.Or(cmp.Compare(p.Offset, q.Offset), cmp.Compare(p.Topic, q.Topic), cmp.Compare(p.Partition, q.Partition))

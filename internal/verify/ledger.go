@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"pawl/internal/message"
@@ -31,11 +32,17 @@ func (l *Ledger) sql(text string) string {
 // snapshot lets work see the ledger as it is at one moment.
 func (l *Ledger) snapshot(ctx context.Context, work func(tx pgx.Tx) error) error {
 	options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
-	if err := pgx.BeginTxFunc(ctx, l.pool, options, work); err != nil {
+	err := pgx.BeginTxFunc(ctx, l.pool, options, work)
+	if problem, is := errors.AsType[*pgconn.PgError](err); is && problem.Code == undefinedTable {
+		return fmt.Errorf("read ledger %s: %w: bring its schema up to date with `processor migrate up`", l.schema, err)
+	}
+	if err != nil {
 		return fmt.Errorf("read ledger %s: %w", l.schema, err)
 	}
 	return nil
 }
+
+const undefinedTable = "42P01" // SQLSTATE
 
 // Told gives by lane the flush up to which every outcome has been told on the results topic.
 func (l *Ledger) Told(ctx context.Context) (map[int32]int64, error) {

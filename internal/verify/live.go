@@ -22,6 +22,8 @@ type System struct {
 	group  string
 	plan   Plan
 
+	// Journal, where the plan has one, feeds the calls that endpoints took.
+	Journal func(feed func(*Call) error) error
 	// Progress, where it is set, is told what is being done. It is called from one goroutine.
 	Progress func(step string)
 	// StableMax is how long open transactions may keep a pass waiting; 0: two minutes.
@@ -124,7 +126,7 @@ type Window struct {
 
 	// What a pass leaves for the next one.
 	made    Positions // where the logs of what is made are read from; missing: from their beginning
-	fresh   Positions // what is from here on was written after all inputs below From had been judged
+	fresh   Positions // what was decided from here on was so after all inputs below From had been judged
 	history []anchor
 }
 
@@ -139,12 +141,29 @@ type Coverage struct {
 	Took    time.Duration `json:"-"`
 }
 
+// Now gives the window that begins with what is processed from now on.
+func (s *System) Now(ctx context.Context) (Window, error) {
+	p := &pass{System: s}
+	if err := p.ask(ctx); err != nil {
+		return Window{}, err
+	}
+	open, err := p.awaitStable(ctx)
+	if err != nil {
+		return Window{}, err
+	}
+	if len(open) > 0 {
+		return Window{}, fmt.Errorf("an open transaction holds %s for longer than %s: see `processor txn ls --all`", open[0], s.StableMax)
+	}
+	p.to = p.committed
+	return p.following(), nil
+}
+
 // Pass judges a window once and gives the one that follows it.
 //
 // The order of its questions is what lets it work while the service runs. First come the last stable offsets of what is
 // made: whatever is committed behind them is of this or a later window. Then the committed offsets of the inputs: they
-// bound the window. Then the ends of what is made: all that was made of the window stands below, though a marker may be
-// missing, so it waits until the last stable offsets are there. The ledger comes last, so that it is ahead of all that was read,
+// bound the window. Then the ends of what is made: all that was made of the window stands below, though markers may be
+// missing, so it waits until the last stable offsets are there and asks for the ends again. The ledger comes last, so that it is ahead of all that was read,
 // and how far results had been told was asked before their end was.
 func (s *System) Pass(ctx context.Context, w Window) (Report, Coverage, Window, error) {
 	p := &pass{System: s, window: w, begun: time.Now()}
@@ -163,7 +182,8 @@ type pass struct {
 	starts    Positions // of all topics
 	stable    Positions // of what is made, when the pass began
 	committed Positions // of the inputs, likewise
-	ends      Positions // of what is made, after that
+	ends      Positions // of what is made, after that: all that was made of the window stands below
+	last      Positions // likewise, when nothing below ends was open any more: the markers stand below
 	told      map[int32]int64
 	from, to  Positions // of the inputs that are judged
 	effects   Scope
@@ -183,11 +203,14 @@ func (p *pass) run(ctx context.Context) (report Report, err error) {
 	if err := p.ask(ctx); err != nil {
 		return Report{}, err
 	}
-	stuck, err := p.awaitStable(ctx)
+	open, err := p.awaitStable(ctx)
 	if err != nil {
 		return Report{}, err
 	}
-	if stuck {
+	if len(open) > 0 { // and then nothing else can be judged
+		for _, at := range open {
+			p.checker.Hanging(at, p.StableMax)
+		}
 		return p.checker.Report()
 	}
 	if err := p.feedLogs(ctx); err != nil {
@@ -199,6 +222,11 @@ func (p *pass) run(ctx context.Context) (report Report, err error) {
 	if p.ledger != nil {
 		p.say("reading the ledger")
 		if err := p.ledger.Feed(ctx, p.effects, p.told, p.checker); err != nil {
+			return Report{}, err
+		}
+	}
+	if p.plan.Journal {
+		if err := p.Journal(p.checker.Call); err != nil {
 			return Report{}, err
 		}
 	}
@@ -232,10 +260,11 @@ func (s *System) stableOffsets(ctx context.Context) (Positions, error) {
 	since := time.Now()
 	for { // ends when no offset is pending, or when that takes too long
 		offsets, pending, err := s.fetchOffsets(ctx)
-		if err != nil || pending == "" {
+		away := kerr.IsRetriable(err) && time.Since(since) < s.StableMax // a coordinator that moves, or is made
+		if !away && (err != nil || pending == "") {
 			return offsets, err
 		}
-		if time.Since(since) > s.StableMax {
+		if !away && time.Since(since) > s.StableMax {
 			return nil, fmt.Errorf("the committed offset of %s has been held by an open transaction for %s: see `processor txn ls`", pending, s.StableMax)
 		}
 		if err := pause(ctx); err != nil {
@@ -304,35 +333,33 @@ func (p Positions) set(topic string, partition int32, offset int64) {
 	p[topic][partition] = offset
 }
 
-// awaitStable waits until everything below the ends is decided. A transaction that does not end is a finding, and
-// then nothing else can be judged.
-func (p *pass) awaitStable(ctx context.Context) (stuck bool, err error) {
+// awaitStable waits until everything below the ends is decided, and asks where the logs end then. It gives the places at
+// which readers are still held after StableMax.
+func (p *pass) awaitStable(ctx context.Context) (open []Place, err error) {
 	since := time.Now()
 	for { // ends when all is decided, or when that takes too long
 		stable, err := p.logs.Ends(ctx, Committed, p.made()...)
 		if err != nil {
-			return false, err
+			return nil, err
 		}
-		var open []Place
+		open = open[:0]
 		for topic, partitions := range p.ends {
 			for partition, end := range partitions {
-				if at, _ := Positions(stable).at(topic, partition); at < end {
+				if at := stable[topic][partition]; at < end {
 					open = append(open, Place{topic, partition, at})
 				}
 			}
 		}
 		if len(open) == 0 {
-			return false, nil
+			p.last, err = p.logs.Ends(ctx, Uncommitted, p.made()...)
+			return nil, err
 		}
-		if waited := time.Since(since); waited > p.StableMax {
-			for _, at := range open {
-				p.checker.Hanging(at, waited)
-			}
-			return true, nil
+		if time.Since(since) > p.StableMax {
+			return open, nil
 		}
 		p.say("waiting for transactions that are open in %s", counted(int64(len(open)), "partition"))
 		if err := pause(ctx); err != nil {
-			return false, err
+			return nil, err
 		}
 	}
 }
@@ -351,7 +378,7 @@ func (p *pass) feedLogs(ctx context.Context) error {
 		ranges[topic][partition] = Range{topic, partition, from, to}
 	}
 	p.bounds(add)
-	for topic, partitions := range p.ends {
+	for topic, partitions := range p.last {
 		if topic == p.plan.Effects || topic == p.plan.Results {
 			continue
 		}
@@ -423,7 +450,7 @@ func (p *pass) bounds(add func(topic string, partition int32, from, to int64)) {
 func (p *pass) feedEffects(ctx context.Context, add func(topic string, partition int32, from, to int64)) error {
 	p.effects = Scope{}
 	from := map[int32]int64{}
-	for lane, end := range p.ends[p.plan.Effects] {
+	for lane, end := range p.last[p.plan.Effects] {
 		start := max(p.window.made[p.plan.Effects][lane], p.starts[p.plan.Effects][lane])
 		if p.ledger != nil && start > 0 {
 			at, marks, err := p.ledger.Start(ctx, lane, start)
@@ -440,7 +467,7 @@ func (p *pass) feedEffects(ctx context.Context, add func(topic string, partition
 		add(p.plan.Effects, lane, start, end)
 	}
 	results := p.resultsFrom(from)
-	for partition, end := range p.ends[p.plan.Results] {
+	for partition, end := range p.last[p.plan.Results] {
 		add(p.plan.Results, partition, results[partition], end)
 	}
 	return nil
@@ -492,19 +519,19 @@ func (p *pass) coverage() Coverage {
 // following is the window behind this one. Effects that have not ended are read again, as far back as EffectsBack
 // allows.
 func (p *pass) following() Window {
-	if p.to == nil {
+	if p.to == nil || p.last == nil {
 		return p.window // nothing was judged
 	}
 	next := Window{From: p.to, made: Positions{}, fresh: Positions{}}
 	for topic, partitions := range p.stable {
 		for partition, offset := range partitions {
-			if topic == p.plan.Effects {
+			if topic == p.plan.Effects && p.checker != nil {
 				if waiting, is := p.checker.waiting[partition]; is {
-					offset = max(min(offset, waiting), p.ends[topic][partition]-p.EffectsBack, 0)
+					offset = max(min(offset, waiting), p.last[topic][partition]-p.EffectsBack, 0)
 				}
 			}
 			next.made.set(topic, partition, offset)
-			next.fresh.set(topic, partition, p.ends[topic][partition])
+			next.fresh.set(topic, partition, p.last[topic][partition])
 		}
 	}
 	next.history = append(slices.Clone(p.window.history), anchor{p.stable[p.plan.Effects], p.stable[p.plan.Results]})

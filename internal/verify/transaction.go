@@ -97,25 +97,35 @@ func (c *Checker) Marker(m *Marker) error {
 	if err := c.ends.add(attemptKey(tx.producer, tx.epoch), &end); err != nil {
 		return err
 	}
-	return c.settle(t, p, m.Partition, tx, m.Commit, m.Timestamp.UnixMilli())
+	return c.settle(t, p, m.Partition, tx, decision{m.Commit, m.Offset, m.Timestamp.UnixMilli()})
 }
 
 func attemptKey(producer int64, epoch int16) key {
 	return pairKey(uint64(producer), uint64(uint16(epoch))) //nolint:gosec // bits
 }
 
+// decision is the end of a transaction in a partition: that of its marker, or of a record without one.
+type decision struct {
+	committed bool
+	offset    int64
+	time      int64 // Unix ms
+}
+
 // settle turns what waited into evidence.
-func (c *Checker) settle(t *topic, p *partition, number int32, tx *transaction, committed bool, at int64) error {
+func (c *Checker) settle(t *topic, p *partition, number int32, tx *transaction, end decision) error {
 	defer c.recycle(tx)
 	for i := range tx.strange {
-		c.strangeOutcome(t, number, &tx.strange[i], committed)
+		c.strangeOutcome(t, number, &tx.strange[i], end.committed)
 	}
 	intents := 0
 	for i := range tx.facts {
 		w := &tx.facts[i]
 		f := &w.fact
-		f.time = at
-		if committed {
+		f.time = end.time
+		if p.fresh > 0 && end.offset >= p.fresh {
+			f.flags |= flagFresh
+		}
+		if end.committed {
 			f.flags |= flagCommitted
 		} else {
 			f.flags |= flagAborted
@@ -124,7 +134,7 @@ func (c *Checker) settle(t *topic, p *partition, number int32, tx *transaction, 
 			c.repeat(number, f, tx.origins[intents], tx.marks[intents])
 			intents++
 		}
-		if !c.keep(t, p, number, w) {
+		if !c.keep(t, number, w) {
 			continue
 		}
 		if err := w.group.add(w.key, f); err != nil {
@@ -136,7 +146,7 @@ func (c *Checker) settle(t *topic, p *partition, number int32, tx *transaction, 
 
 // keep counts a fact and tells whether it is evidence: of what was aborted only effects are, which must
 // not be called, and what readers may have got.
-func (c *Checker) keep(t *topic, p *partition, number int32, w *waiting) bool {
+func (c *Checker) keep(t *topic, number int32, w *waiting) bool {
 	f := &w.fact
 	committed := f.has(flagCommitted)
 	switch f.kind {
@@ -156,7 +166,7 @@ func (c *Checker) keep(t *topic, p *partition, number int32, w *waiting) bool {
 			c.saw.Outputs++
 		}
 		if committed {
-			c.travel(p, number, w)
+			c.travel(number, w)
 		}
 	case factEvent:
 		if committed {
@@ -171,11 +181,8 @@ func (c *Checker) keep(t *topic, p *partition, number int32, w *waiting) bool {
 
 // travel looks whether an outcome stands in the order of its inputs. The engine writes what it made of
 // one input partition in the order of that partition, whatever the keys; aborted attempts apart.
-func (c *Checker) travel(p *partition, number int32, w *waiting) {
+func (c *Checker) travel(number int32, w *waiting) {
 	f := &w.fact
-	if p.fresh > 0 && f.offset >= p.fresh {
-		f.flags |= flagFresh
-	}
 	topic, partition, source := w.key.place()
 	way := road{spotOf{topic, partition}, spotOf{f.topic, number}}
 	last := c.roads[way]
