@@ -26,8 +26,9 @@ type follower struct {
 
 // follow runs until ctx ends. That the brokers or the ledger are away is no reason to end.
 func (c *cli) follow(ctx context.Context, system *verify.System, conf app.Config, flags *verifyFlags) (err error) {
-	var verdicts []string
-	for _, verdict := range verify.Verdicts() {
+	all := verify.Verdicts()
+	verdicts := make([]string, 0, len(all))
+	for _, verdict := range all {
 		verdicts = append(verdicts, string(verdict))
 	}
 	metrics, handler := telemetry.ServeVerify(verdicts, time.Now())
@@ -70,13 +71,13 @@ func (f *verifyFlags) beginning(ctx context.Context, system *verify.System) (ver
 func (f *follower) pass(ctx context.Context) error {
 	began := time.Now()
 	report, covered, next, err := f.system.Pass(ctx, f.window)
-	switch {
-	case ctx.Err() != nil:
-		return nil
-	case err != nil:
+	if ctx.Err() != nil {
+		return nil //nolint:nilerr // it was told to end
+	}
+	if err != nil {
 		f.metrics.Failed()
 		fmt.Fprintf(f.cli.stderr, "%s this pass failed, the next one looks again: %s\n", f.cli.paint(f.cli.stderr, yellow, "warning:"), err)
-		return nil
+		return nil //nolint:nilerr // it is told and counted
 	}
 	f.window = next
 	f.found += report.Total()

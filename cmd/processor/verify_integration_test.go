@@ -367,7 +367,11 @@ func (f *following) until(what string, wanted func(verifyReport) bool) {
 // wantMetric looks for a line of the metrics.
 func (f *following) wantMetric(line string) {
 	f.t.Helper()
-	response, err := http.Get(f.metrics) //nolint:noctx // of a test, on this machine
+	request, err := http.NewRequestWithContext(f.t.Context(), http.MethodGet, f.metrics, nil)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	response, err := new(http.Client).Do(request)
 	if err != nil {
 		f.t.Fatal(err)
 	}

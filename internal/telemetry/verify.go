@@ -38,25 +38,24 @@ func ServeVerify(verdicts []string, begun time.Time) (*Verify, http.Handler) {
 // NewVerify registers the metrics. All series are there from the start; without a clean pass the last one counts
 // as having been at begun, so that an alert on its age rings also for a check that was never clean.
 func NewVerify(registry *prometheus.Registry, verdicts []string, begun time.Time) *Verify {
-	name := func(name string) string { return prometheus.BuildFQName(namespace, "verify", name) }
 	v := &Verify{
 		findings: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: name("findings_total"), Help: "Violations of exactly-once that were found, by verdict; docs/verify.md says what each means.",
+			Name: "processor_verify_findings_total", Help: "Violations of exactly-once that were found, by verdict; docs/verify.md says what each means.",
 		}, []string{"verdict"}),
 		passes: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: name("passes_total"), Help: "Passes over the logs by result: clean, findings, or failed where they could not be read.",
+			Name: "processor_verify_passes_total", Help: "Passes over the logs by result: clean, findings, or failed where they could not be read.",
 		}, []string{"result"}),
 		inputs: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: name("inputs_total"), Help: "Input records whose outcomes were judged.",
+			Name: "processor_verify_inputs_total", Help: "Input records whose outcomes were judged.",
 		}),
 		covered: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: name("covered_offset"), Help: "Offset of an input partition below which everything was judged.",
+			Name: "processor_verify_covered_offset", Help: "Offset of an input partition below which everything was judged.",
 		}, []string{"partition", "topic"}),
 		clean: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: name("last_clean_pass_timestamp_seconds"), Help: "Unix time at which the last pass without a finding began; before the first, when the process began.",
+			Name: "processor_verify_last_clean_pass_timestamp_seconds", Help: "Unix time at which the last pass without a finding began; before the first, when the process began.",
 		}),
 		took: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: name("pass_duration_seconds"), Help: "Time that the last pass took.",
+			Name: "processor_verify_pass_duration_seconds", Help: "Time that the last pass took.",
 		}),
 	}
 	registry.MustRegister(v.findings, v.passes, v.inputs, v.covered, v.clean, v.took)

@@ -18,18 +18,18 @@ func encodeBatch(records []*Record, attributes uint16) []byte {
 	first := records[0]
 	b := make([]byte, batchRecords)
 	be := binary.BigEndian
-	be.PutUint64(b[batchBase:], uint64(first.Offset)) //nolint:gosec // of a test, here and below
+	be.PutUint64(b[batchBase:], uint64(first.Offset))
 	b[batchMagic] = batchFormat
 	if first.Transactional {
 		attributes |= attributeTransactional
 	}
 	be.PutUint16(b[batchAttributes:], attributes)
-	be.PutUint32(b[batchLastDelta:], uint32(records[len(records)-1].Offset-first.Offset)) //nolint:gosec
-	be.PutUint64(b[batchBaseTime:], uint64(first.Timestamp.UnixMilli()))                  //nolint:gosec
-	be.PutUint64(b[batchMaxTime:], uint64(records[len(records)-1].Timestamp.UnixMilli())) //nolint:gosec
-	be.PutUint64(b[batchProducer:], uint64(first.Producer))                               //nolint:gosec
-	be.PutUint16(b[batchEpoch:], uint16(first.Epoch))                                     //nolint:gosec
-	be.PutUint32(b[batchCount:], uint32(len(records)))                                    //nolint:gosec
+	be.PutUint32(b[batchLastDelta:], uint32(records[len(records)-1].Offset-first.Offset))
+	be.PutUint64(b[batchBaseTime:], uint64(first.Timestamp.UnixMilli()))
+	be.PutUint64(b[batchMaxTime:], uint64(records[len(records)-1].Timestamp.UnixMilli()))
+	be.PutUint64(b[batchProducer:], uint64(first.Producer))
+	be.PutUint16(b[batchEpoch:], uint16(first.Epoch))
+	be.PutUint32(b[batchCount:], uint32(len(records)))
 	for _, r := range records {
 		body := []byte{0}
 		body = binary.AppendVarint(body, r.Timestamp.Sub(first.Timestamp).Milliseconds())
@@ -43,7 +43,7 @@ func encodeBatch(records []*Record, attributes uint16) []byte {
 		}
 		b = append(binary.AppendVarint(b, int64(len(body))), body...)
 	}
-	be.PutUint32(b[batchLength:], uint32(len(b)-batchPrefix)) //nolint:gosec
+	be.PutUint32(b[batchLength:], uint32(len(b)-batchPrefix))
 	be.PutUint32(b[batchCRC:], crc32.Checksum(b[batchAttributes:], castagnoli))
 	return b
 }
@@ -173,7 +173,7 @@ func FuzzBatch(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, mend bool) {
 		if mend && len(b) > batchRecords {
 			b = bytes.Clone(b)
-			binary.BigEndian.PutUint32(b[batchLength:], uint32(len(b)-batchPrefix)) //nolint:gosec // bounded by the fuzzer
+			binary.BigEndian.PutUint32(b[batchLength:], uint32(len(b)-batchPrefix))
 			b[batchMagic] = batchFormat
 			binary.BigEndian.PutUint32(b[batchCRC:], crc32.Checksum(b[batchAttributes:], castagnoli))
 		}

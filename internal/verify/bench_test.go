@@ -30,7 +30,7 @@ func rawLogs(n int) (in, out [][]byte) {
 			key := fmt.Appendf(nil, "key-%d", i%5000)
 			inputs = append(inputs, &Record{Offset: int64(i), Timestamp: noon, Key: key, Value: value, Producer: -1})
 			outputs = append(outputs, &Record{
-				Offset: offset, Timestamp: noon, Key: key, Value: value, Transactional: true, Producer: 1, Epoch: int16(from / 1000 % 30000), //nolint:gosec // of a test
+				Offset: offset, Timestamp: noon, Key: key, Value: value, Transactional: true, Producer: 1, Epoch: int16(from / 1000 % 30000),
 				Headers: []message.Header{header(message.HeaderSource, fmt.Sprintf("in/0/%d", i)), header(message.HeaderID, space.ID(0, int64(i), 0).String())},
 			})
 			offset++
@@ -93,7 +93,7 @@ func BenchmarkCheck(b *testing.B) {
 			}
 			b.ReportMetric(2*inputs*float64(b.N)/b.Elapsed().Seconds(), "records/s")
 			b.ReportMetric(2*inputs*float64(b.N)/(used(b)-cpu).Seconds(), "records/cpu-s")
-			b.ReportMetric(float64(int64(after.HeapAlloc)-int64(before.HeapAlloc))/(1<<20), "heap-MiB") //nolint:gosec // of a test
+			b.ReportMetric(float64(int64(after.HeapAlloc)-int64(before.HeapAlloc))/(1<<20), "heap-MiB")
 			b.ReportMetric(float64(spilled)/(1<<20), "spilled-MiB")
 		})
 	}

@@ -134,10 +134,10 @@ func (w *world) callOf(effect *Record) int {
 
 func TestGoodHistoriesAreClean(t *testing.T) {
 	t.Parallel()
-	for name, make := range good {
+	for name, history := range good {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := make()
+			w := history()
 			report := w.check(t)
 			if name == "repeats are left out by the ledger" { // the topic has it twice, and that is told
 				delete(report.Counts, Duplicate)
@@ -776,7 +776,7 @@ func TestImpossiblePlansAreRefused(t *testing.T) {
 // However little memory there is, the same is found.
 func TestSpillingChangesNothing(t *testing.T) {
 	t.Parallel()
-	make := func() *world {
+	history := func() *world {
 		w := newWorld()
 		for range 500 {
 			w.input(1, "business like all others")
@@ -785,9 +785,9 @@ func TestSpillingChangesNothing(t *testing.T) {
 		w.process(w.all(0)[1:3], 0, true)
 		return w.finish()
 	}
-	in := make()
+	in := history()
 	want := in.check(t)
-	spilled := make()
+	spilled := history()
 	spilled.plan.Memory, spilled.plan.Dir = 32<<10, t.TempDir()
 	got := spilled.check(t)
 	if got.Saw.Spilled < 100<<10 || want.Saw.Spilled != 0 {

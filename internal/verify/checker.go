@@ -33,6 +33,8 @@ type Checker struct {
 	tiles     map[spotOf][]tile         // what committed transactions took, as workers say
 	sums      map[string]*balance       // accounts
 	calls     int64                     // fed so far
+	reasons   map[string]int64          // of dead letters
+	fates     map[string]int64          // of result events
 	batch     message.Batch             // of the model
 	judgement judgement                 // the one in hand
 	pool      []*transaction            // to be used again
@@ -57,6 +59,8 @@ type topic struct {
 	effects   bool
 	results   bool
 	compacted bool
+
+	saw TopicSaw
 }
 
 // spotOf is a partition of a topic.
@@ -99,7 +103,7 @@ func New(plan Plan) (*Checker, error) {
 		plan: plan, digest: newDigester(), byName: map[string]*topic{}, parts: map[spotOf]*partition{},
 		bounds: map[spotOf]Offsets{}, roads: map[road]*lastOn{}, lanes: map[int32]*Lane{}, waiting: map[int32]int64{}, fences: map[int32]int64{},
 		marks: map[laneOrigin]SourceMark{}, readers: map[readerOf]*readerSpan{}, tiles: map[spotOf][]tile{},
-		sums: map[string]*balance{}, budget: budget{dir: plan.Dir, max: plan.Memory},
+		sums: map[string]*balance{}, reasons: map[string]int64{}, fates: map[string]int64{}, budget: budget{dir: plan.Dir, max: plan.Memory},
 	}
 	for _, g := range []**groups{&c.sources, &c.intents, &c.ends, &c.places, &c.orders, &c.ids} {
 		*g = newGroups(&c.budget, 0)
@@ -136,11 +140,7 @@ func (c *Checker) topicNamed(name string) *topic {
 
 // Close gives the files back. It may be called more than once.
 func (c *Checker) Close() error {
-	var errs []error
-	for _, g := range []*groups{c.sources, c.intents, c.ends, c.places, c.orders, c.ids} {
-		errs = append(errs, g.close())
-	}
-	return errors.Join(errs...)
+	return errors.Join(c.sources.close(), c.intents.close(), c.ends.close(), c.places.close(), c.orders.close(), c.ids.close())
 }
 
 // Begin tells where the log of a partition begins.

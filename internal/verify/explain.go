@@ -246,12 +246,9 @@ func (s *System) search(ctx context.Context, input Place, since time.Time) (made
 
 // telling notes a result event of the input. Events of aborted attempts of the relay are among them.
 func (s *System) telling(r *Record, source []byte, told map[string][]ToldAt) error {
-	if !bytes.Contains(r.Value, source) {
-		return nil
-	}
 	var e event
-	if json.Unmarshal(r.Value, &e) != nil || e.Source != string(source) {
-		return nil
+	if !bytes.Contains(r.Value, source) || json.Unmarshal(r.Value, &e) != nil || e.Source != string(source) {
+		return nil //nolint:nilerr // what is no event of ours is not of this input
 	}
 	at := Place{s.plan.Effects, e.Lane, e.Offset}.String()
 	told[at] = append(told[at], ToldAt{Place{r.Topic, r.Partition, r.Offset}, e.Status})
@@ -412,11 +409,7 @@ func ParsePlace(text string) (Place, error) {
 
 // Partitions lists the partitions of the inputs that a pass would judge, for whoever names a range.
 func (s *System) Partitions(ctx context.Context) (Positions, error) {
-	var names []string
-	for _, input := range s.plan.Inputs {
-		names = append(names, input.Topic)
-	}
-	return s.logs.Starts(ctx, names...)
+	return s.logs.Starts(ctx, s.inputs()...)
 }
 
 // Since gives by input partition the first offset that is not older than a time.

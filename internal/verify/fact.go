@@ -112,16 +112,16 @@ func (f *fact) appendTo(b []byte) []byte {
 	b = le.AppendUint16(b, f.flags)
 	b = le.AppendUint16(b, f.topic)
 	b = le.AppendUint32(b, uint32(f.partition)) //nolint:gosec // bits, here and below
-	b = le.AppendUint64(b, uint64(f.offset))    //nolint:gosec
-	b = le.AppendUint32(b, uint32(f.index))     //nolint:gosec
+	b = le.AppendUint64(b, uint64(f.offset))    //nolint:gosec // bits
+	b = le.AppendUint32(b, uint32(f.index))     //nolint:gosec // bits
 	b = append(b, f.id[:]...)
 	b = le.AppendUint64(b, f.digest)
-	b = le.AppendUint64(b, uint64(f.number))   //nolint:gosec
-	b = le.AppendUint64(b, uint64(f.producer)) //nolint:gosec
-	b = le.AppendUint16(b, uint16(f.epoch))    //nolint:gosec
-	b = le.AppendUint64(b, uint64(f.time))     //nolint:gosec
+	b = le.AppendUint64(b, uint64(f.number))   //nolint:gosec // bits
+	b = le.AppendUint64(b, uint64(f.producer)) //nolint:gosec // bits
+	b = le.AppendUint16(b, uint16(f.epoch))    //nolint:gosec // bits
+	b = le.AppendUint64(b, uint64(f.time))     //nolint:gosec // bits
 	b = le.AppendUint64(b, f.extra)
-	b = le.AppendUint16(b, uint16(len(f.text))) //nolint:gosec
+	b = le.AppendUint16(b, uint16(len(f.text))) //nolint:gosec // bits
 	return append(b, f.text...)
 }
 
@@ -132,14 +132,14 @@ func (f *fact) readFrom(b []byte) int {
 	f.flags = le.Uint16(b[1:])
 	f.topic = le.Uint16(b[3:])
 	f.partition = int32(le.Uint32(b[5:])) //nolint:gosec // bits, here and below
-	f.offset = int64(le.Uint64(b[9:]))    //nolint:gosec
-	f.index = int32(le.Uint32(b[17:]))    //nolint:gosec
+	f.offset = int64(le.Uint64(b[9:]))    //nolint:gosec // bits
+	f.index = int32(le.Uint32(b[17:]))    //nolint:gosec // bits
 	copy(f.id[:], b[21:])
 	f.digest = le.Uint64(b[37:])
-	f.number = int64(le.Uint64(b[45:]))   //nolint:gosec
-	f.producer = int64(le.Uint64(b[53:])) //nolint:gosec
-	f.epoch = int16(le.Uint16(b[61:]))    //nolint:gosec
-	f.time = int64(le.Uint64(b[63:]))     //nolint:gosec
+	f.number = int64(le.Uint64(b[45:]))   //nolint:gosec // bits
+	f.producer = int64(le.Uint64(b[53:])) //nolint:gosec // bits
+	f.epoch = int16(le.Uint16(b[61:]))    //nolint:gosec // bits
+	f.time = int64(le.Uint64(b[63:]))     //nolint:gosec // bits
 	f.extra = le.Uint64(b[71:])
 	n := factSize + int(le.Uint16(b[79:]))
 	if f.text = ""; n > factSize {

@@ -121,8 +121,20 @@ const shownMax = 10
 
 // findings keeps the first of each verdict and counts the others.
 type findings struct {
-	counts map[Verdict]int64
-	first  map[Verdict][]Finding
+	counts  map[Verdict]int64
+	first   map[Verdict][]Finding
+	byTopic map[string]map[Verdict]int64
+}
+
+// blame counts a finding as one of a topic.
+func (f *findings) blame(topic string, verdict Verdict) {
+	if f.byTopic == nil {
+		f.byTopic = map[string]map[Verdict]int64{}
+	}
+	if f.byTopic[topic] == nil {
+		f.byTopic[topic] = map[Verdict]int64{}
+	}
+	f.byTopic[topic][verdict]++
 }
 
 func (f *findings) add(verdict Verdict, at Place, format string, args ...any) {
@@ -130,6 +142,9 @@ func (f *findings) add(verdict Verdict, at Place, format string, args ...any) {
 		f.counts, f.first = map[Verdict]int64{}, map[Verdict][]Finding{}
 	}
 	f.counts[verdict]++
+	if verdict != Lost { // which is about a topic that has nothing to show, see judgement.compare
+		f.blame(at.Topic, verdict)
+	}
 	kept := f.first[verdict]
 	if len(kept) == shownMax && at.compare(kept[shownMax-1].At) >= 0 {
 		return
@@ -147,6 +162,19 @@ type Report struct {
 	Findings []Finding         `json:"findings"` // the first of each verdict, in the order of Verdicts
 	Counts   map[Verdict]int64 `json:"counts"`   // of all findings
 	Saw      Saw               `json:"saw"`
+	Topics   []TopicSaw        `json:"topics"`       // of the plan, by name
+	Reasons  map[string]int64  `json:"dead_letters"` // committed dead letters by their reason
+	Fates    map[string]int64  `json:"results"`      // committed result events by their status
+}
+
+// TopicSaw is what a check saw of one topic.
+type TopicSaw struct {
+	Topic    string            `json:"topic"`
+	Inputs   int64             `json:"inputs,omitempty"`   // committed, where it is an input
+	Expected int64             `json:"expected,omitempty"` // by the model of the inputs that were judged; by the ledger for results
+	Seen     int64             `json:"seen"`               // committed, where it is written by Pawl
+	Aborted  int64             `json:"aborted"`
+	Findings map[Verdict]int64 `json:"findings,omitempty"`
 }
 
 // Clean tells whether nothing was found.
@@ -176,8 +204,9 @@ type Saw struct {
 	Outside     int64 `json:"outside"`      // outcomes of inputs outside the range
 	Expired     int64 `json:"expired"`      // outcomes that are missing where the log has lost its beginning
 
-	Commits int64 `json:"commits"` // transactions by their markers: ends in each partition
-	Aborts  int64 `json:"aborts"`
+	Commits             int64 `json:"commits"`              // transactions by their markers: ends in each partition
+	Aborts              int64 `json:"aborts"`               // likewise
+	TransactionsAborted int64 `json:"transactions_aborted"` // of Pawl that wrote something and were aborted, each once
 
 	Rows       int64 `json:"rows"`       // effects in the ledger
 	Suppressed int64 `json:"suppressed"` // committed effects that the ledger left out as repeats, rightly

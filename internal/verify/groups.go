@@ -107,13 +107,13 @@ func (b *bucket) close() error {
 }
 
 func (g *groups) close() error {
-	var errs []error
+	var errs error
 	for i := range g.buckets {
-		errs = append(errs, g.buckets[i].close())
+		errs = errors.Join(errs, g.buckets[i].close())
 		g.budget.used -= len(g.buckets[i].memory)
 		g.buckets[i].memory = nil
 	}
-	return errors.Join(errs...)
+	return errs
 }
 
 // each visits the groups, in no order, and empties them. Facts of one group come in the order in which

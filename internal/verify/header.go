@@ -99,7 +99,7 @@ var hexDigits = func() (table [256]byte) {
 		table[i] = 0xff
 	}
 	for i, c := range []byte("0123456789abcdef") {
-		table[c] = byte(i) //nolint:gosec // 16 of them
+		table[c] = byte(i)
 	}
 	return table
 }()

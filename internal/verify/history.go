@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"errors"
 	"time"
 
 	"pawl/internal/message"
@@ -165,12 +166,12 @@ type History struct {
 
 // Check feeds a whole history to a Checker. An error says that the history could not be judged, which
 // is no verdict about it.
-func Check(plan Plan, history History) (Report, error) {
+func Check(plan Plan, history History) (report Report, err error) {
 	c, err := New(plan)
 	if err != nil {
 		return Report{}, err
 	}
-	defer c.Close()
+	defer func() { err = errors.Join(err, c.Close()) }()
 	if err := c.feed(&history); err != nil {
 		return Report{}, err
 	}

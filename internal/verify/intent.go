@@ -242,6 +242,7 @@ func (e *errand) judgeEvents() {
 		}
 		return
 	}
+	c.byName[c.plan.Results].saw.Expected += int64(len(e.outcomes))
 	for i, event := range e.events {
 		switch {
 		case i < len(e.outcomes):
@@ -258,6 +259,7 @@ func (e *errand) judgeEvents() {
 		switch {
 		case c.plan.Restored && len(e.events) > 0:
 		case c.plan.Drained, e.lane != nil && outcome.number <= e.lane.Told:
+			c.findings.blame(c.plan.Results, ResultMissing)
 			c.findings.add(ResultMissing, e.at, "this effect is %s since flush %d of its lane, and no event tells it", outcome.text, outcome.number)
 		default:
 			e.wait()

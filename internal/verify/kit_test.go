@@ -80,7 +80,6 @@ type world struct {
 	plan  Plan
 	ends  map[Place]int64 // next offset by partition; Offset is 0
 	epoch int16
-	calls int
 }
 
 func newWorld() *world {
@@ -123,7 +122,7 @@ func (w *world) process(from []*Record, generation int, commit bool) (written []
 			}()
 			return toy{}.Handle(message.In{Source: source, Key: in.Key, Value: in.Value, Headers: in.Headers, Timestamp: in.Timestamp}, &batch)
 		}()
-		if reject, is := err.(interface{ Reason() string }); is { //nolint:errorlint // ours, as it is
+		if reject, is := err.(interface{ Reason() string }); is {
 			written = append(written, w.letter(in, source, reject.Reason()))
 			continue
 		}

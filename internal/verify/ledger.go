@@ -308,7 +308,7 @@ func (p *packed) byte() byte {
 
 func (p *packed) uvarint() uint64 {
 	value, n := binary.Uvarint(p.rest)
-	if p.bytes(uint64(max(n, 0))); n <= 0 { //nolint:gosec // not negative
+	if p.bytes(uint64(max(n, 0))); n <= 0 {
 		p.err = errCut
 	}
 	if p.err != nil {
@@ -319,7 +319,7 @@ func (p *packed) uvarint() uint64 {
 
 func (p *packed) varint() int64 {
 	value := p.uvarint()
-	return int64(value>>1) ^ -int64(value&1) //nolint:gosec // zigzag
+	return int64(value>>1) ^ -int64(value&1)
 }
 
 func (p *packed) end(what string) error {

@@ -66,12 +66,17 @@ func NewSystem(ctx context.Context, client *kgo.Client, ledger *Ledger, group st
 }
 
 func (s *System) topics() []string {
-	names := s.made()
+	names := append(s.made(), s.inputs()...)
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+func (s *System) inputs() []string {
+	names := make([]string, 0, len(s.plan.Inputs))
 	for _, input := range s.plan.Inputs {
 		names = append(names, input.Topic)
 	}
-	slices.Sort(names)
-	return slices.Compact(names)
+	return names
 }
 
 // made lists the topics that Pawl writes.
@@ -274,11 +279,7 @@ func (s *System) stableOffsets(ctx context.Context) (Positions, error) {
 }
 
 func (s *System) fetchOffsets(ctx context.Context) (offsets Positions, pending string, err error) {
-	var names []string
-	for _, input := range s.plan.Inputs {
-		names = append(names, input.Topic)
-	}
-	topics, err := s.logs.Topics(ctx, names...)
+	topics, err := s.logs.Topics(ctx, s.inputs()...)
 	if err != nil {
 		return nil, "", err
 	}
@@ -494,10 +495,14 @@ func (p *pass) feedOffsets(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	ends, err := p.logs.Ends(ctx, Uncommitted, p.inputs()...)
+	if err != nil {
+		return err
+	}
 	for topic, partitions := range p.to {
 		for partition, to := range partitions {
 			now, _ := after.at(topic, partition)
-			if err := p.checker.Offsets(&Offsets{Topic: topic, Partition: partition, From: p.from[topic][partition], Committed: to, After: now}); err != nil {
+			if err := p.checker.Offsets(&Offsets{Topic: topic, Partition: partition, From: p.from[topic][partition], Committed: to, After: now, End: ends[topic][partition]}); err != nil {
 				return err
 			}
 		}

@@ -41,7 +41,7 @@ func NewLogs(client *kgo.Client) *Logs { return &Logs{client: client, idle: idle
 
 const (
 	idleMax       = time.Minute
-	fetchWait     = 500 * time.Millisecond
+	fetchWait     = 500      // milliseconds
 	fetchBytes    = 16 << 20 // of an answer
 	partitionSize = 4 << 20  // of one partition in it
 	retryPause    = 100 * time.Millisecond
@@ -60,7 +60,7 @@ func (l *Logs) Topics(ctx context.Context, names ...string) (map[string]TopicInf
 	request.Topics = []kmsg.MetadataRequestTopic{}
 	for _, name := range names {
 		topic := kmsg.NewMetadataRequestTopic()
-		topic.Topic = kmsg.StringPtr(name)
+		topic.Topic = new(name)
 		request.Topics = append(request.Topics, topic)
 	}
 	response, err := request.RequestWith(ctx, l.client)
@@ -347,7 +347,7 @@ func explainFetch(p *progress, err error) error {
 
 func (l *Logs) fetch(ctx context.Context, leader int32, view View, ranges []*progress) (*kmsg.FetchResponse, error) {
 	request := kmsg.NewPtrFetchRequest()
-	request.MaxWaitMillis, request.MinBytes, request.MaxBytes = int32(fetchWait.Milliseconds()), 1, fetchBytes
+	request.MaxWaitMillis, request.MinBytes, request.MaxBytes = fetchWait, 1, fetchBytes
 	request.IsolationLevel = int8(view)
 	request.SessionEpoch = -1 // no session: each request is whole
 	byTopic := map[string]int{}

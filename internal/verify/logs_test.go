@@ -3,8 +3,10 @@ package verify
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -105,7 +107,7 @@ func readBothViews(t *testing.T, brokers []string) {
 		}
 		attempts[attempt{r.Producer, r.Epoch}] = true
 		open[at][r.Producer] = append(open[at][r.Producer], string(r.Value))
-		if len(r.Headers) != 1 || r.Headers[0].Key != "n" || !bytes.HasPrefix(r.Value, []byte(fmt.Sprint(r.Headers[0].Value[0]))) {
+		if len(r.Headers) != 1 || r.Headers[0].Key != "n" || !bytes.HasPrefix(r.Value, strconv.AppendUint(nil, uint64(r.Headers[0].Value[0]), 10)) {
 			t.Errorf("record %d has the headers %v", r.Offset, r.Headers)
 		}
 		return nil
@@ -194,7 +196,7 @@ func TestReadingSaysWhatIsWrong(t *testing.T) {
 			t.Errorf("%v: got %v, want %q", test.r, err, test.want)
 		}
 	}
-	stop := fmt.Errorf("enough")
+	stop := errors.New("enough")
 	if err := logs.Read(t.Context(), Uncommitted, []Range{{"log", 0, 0, 1}}, func(*Entry) error { return stop }); err != stop { //nolint:errorlint // as it was
 		t.Errorf("got %v, want what visit gave", err)
 	}

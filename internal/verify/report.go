@@ -1,7 +1,6 @@
 package verify
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 )
@@ -41,11 +40,19 @@ func (c *Checker) Report() (Report, error) {
 	c.judgeDrained()
 	c.judgeSums()
 	c.judgeSanity()
-	report := Report{Findings: []Finding{}, Counts: map[Verdict]int64{}, Saw: c.saw}
+	report := Report{Findings: []Finding{}, Counts: map[Verdict]int64{}, Saw: c.saw, Topics: []TopicSaw{}, Reasons: c.reasons, Fates: c.fates}
 	report.Saw.Facts, report.Saw.Spilled = c.budget.facts, c.budget.spilled
 	maps.Copy(report.Counts, c.findings.counts)
 	for _, verdict := range Verdicts() {
 		report.Findings = append(report.Findings, c.findings.first[verdict]...)
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.byName)) {
+		if name == "" {
+			continue // what the plan does not have
+		}
+		saw := c.byName[name].saw
+		saw.Topic, saw.Findings = name, c.findings.byTopic[name]
+		report.Topics = append(report.Topics, saw)
 	}
 	return report, nil
 }
@@ -75,13 +82,12 @@ func (c *Checker) judgeSanity() {
 	if least.Inputs == 0 && !least.Idle {
 		least.Inputs = 1
 	}
-	var transactions int64 = c.saw.Commits
 	for _, one := range []struct {
 		what      string
 		got, want int64
 	}{
 		{"inputs judged", c.saw.Judged, least.Inputs},
-		{"ends of committed transactions", transactions, least.Committed},
+		{"ends of committed transactions", c.saw.Commits, least.Committed},
 		{"ends of aborted transactions", c.saw.Aborts, least.Aborted},
 		{"committed effects", c.saw.Effects, least.Effects},
 		{"calls", c.saw.Calls, least.Calls},
@@ -100,7 +106,7 @@ func (c *Checker) judgeSanity() {
 	}
 	for _, reader := range slices.Sorted(maps.Keys(reads)) {
 		if reads[reader] < least.Reads {
-			c.findings.add(Sanity, Place{}, "reader %s got %s, want at least %d", reader, fmt.Sprint(reads[reader]), least.Reads)
+			c.findings.add(Sanity, Place{}, "reader %s got %d records, want at least %d", reader, reads[reader], least.Reads)
 		}
 	}
 }

@@ -190,6 +190,7 @@ func (j *judgement) judgeGeneration(generation int) {
 	wanted := j.wanted(generation)
 	var twice bool
 	for _, want := range wanted {
+		j.c.topics[want.topic].saw.Expected++
 		var first *outcome
 		for i := range j.seen {
 			o := &j.seen[i]
@@ -286,6 +287,7 @@ func (j *judgement) compare(want *fact, got *outcome) {
 			return
 		}
 		bounds := c.bounds[spotOf{j.topic.number, j.partition}]
+		c.findings.blame(c.topics[want.topic].name, Lost)
 		c.findings.add(Lost, j.place(), "%s must be on %s%s and is not: the input is committed, and so is the offset %d behind it", j.name(want), c.topics[want.topic].name, because(want.text), bounds.Committed)
 		return
 	}

@@ -153,8 +153,10 @@ func (c *Checker) keep(t *topic, number int32, w *waiting) bool {
 	case factInput:
 		if committed {
 			c.saw.Inputs++
+			t.saw.Inputs++
 		}
 	case factSeen:
+		count(t, committed)
 		switch {
 		case !committed:
 			c.saw.Aborted++
@@ -162,6 +164,7 @@ func (c *Checker) keep(t *topic, number int32, w *waiting) bool {
 			c.saw.Effects++
 		case t.letters:
 			c.saw.DeadLetters++
+			c.reasons[f.text]++
 		default:
 			c.saw.Outputs++
 		}
@@ -169,14 +172,24 @@ func (c *Checker) keep(t *topic, number int32, w *waiting) bool {
 			c.travel(number, w)
 		}
 	case factEvent:
+		count(t, committed)
 		if committed {
 			c.saw.Results++
+			c.fates[statusOf(f)]++
 		}
 	case factIntent, factLog:
 		return true
 	default:
 	}
 	return committed
+}
+
+func count(t *topic, committed bool) {
+	if committed {
+		t.saw.Seen++
+	} else {
+		t.saw.Aborted++
+	}
 }
 
 // travel looks whether an outcome stands in the order of its inputs. The engine writes what it made of
@@ -225,6 +238,7 @@ func (c *Checker) generationOf(t *topic, partition int32, offset int64, id [16]b
 }
 
 func (c *Checker) strangeOutcome(t *topic, number int32, s *strangeRecord, committed bool) {
+	count(t, committed)
 	if !committed {
 		c.saw.Aborted++
 		return
@@ -281,6 +295,9 @@ func (c *Checker) judgeAttempt(k key, facts []fact) error {
 		} else {
 			aborted = f
 		}
+	}
+	if aborted != nil {
+		c.saw.TransactionsAborted++
 	}
 	if committed != nil && aborted != nil {
 		c.findings.add(Torn, c.at(aborted), "one transaction (producer %d, epoch %d) ended both ways: its %s from %s on are aborted, its %s from %s on are committed",
