@@ -30,6 +30,7 @@ type verifyFlags struct {
 	journal  string
 	noLedger bool
 	noModel  bool
+	readers  bool
 	shared   bool
 	restored bool
 	idle     bool
@@ -76,6 +77,7 @@ What each verdict means, and what to do about it, is in docs/verify.md. Exit cod
 	f.StringVar(&flags.journal, "journal", "", "judge the calls that endpoints wrote down in `FILE`, too, JSON lines")
 	f.BoolVar(&flags.noLedger, "no-ledger", false, "leave the effect ledger out, though the configuration names one")
 	f.BoolVar(&flags.noModel, "no-model", false, "do not run the handlers again: check lineage and not content, for inputs that another version processed")
+	f.BoolVar(&flags.readers, "readers", false, "read everything a second time as a read_committed reader gets it, and compare the two")
 	f.BoolVar(&flags.shared, "shared", false, "others write to the output topics, or other inputs were read once: leave what is theirs alone")
 	f.BoolVar(&flags.restored, "restored", false, "the ledger was restored from a backup: what was told before may differ from it")
 	f.BoolVar(&flags.idle, "allow-empty", false, "that no input was judged is no finding")
@@ -146,32 +148,21 @@ func (c *cli) verify(cmd *cobra.Command, flags *verifyFlags) error {
 	}
 }
 
-// plan says what the configuration makes the service do.
+// plan says what is to be looked at.
 func (f *verifyFlags) plan(conf app.Config) (verify.Plan, error) {
-	plan := verify.Plan{
-		Application: conf.Application, Generation: conf.ReplayGeneration,
-		Outputs: conf.OutputTopics(), DeadLetters: conf.DeadLetterTopic(),
-		Shared: f.shared, Restored: f.restored, Journal: f.journal != "",
-		Memory: f.memory << 20, Dir: f.dir,
-		Least: verify.Least{Idle: f.idle || f.follow},
-	}
-	if conf.Effects.Enabled {
-		plan.Effects = conf.EffectsTopic()
-	}
-	if conf.HasLedger() && !f.noLedger {
-		plan.Results = conf.ResultsTopic()
-	}
-	made, err := conf.Handlers()
+	plan, err := conf.VerifyPlan()
 	if err != nil {
 		return verify.Plan{}, err
 	}
-	for i, route := range conf.Routes {
-		for _, topic := range route.Topics {
-			input := verify.Input{Topic: topic, Handler: made[i]}
-			if f.noModel {
-				input.Handler = nil
-			}
-			plan.Inputs = append(plan.Inputs, input)
+	plan.Shared, plan.Restored, plan.Readers, plan.Journal = f.shared, f.restored, f.readers, f.journal != ""
+	plan.Memory, plan.Dir = f.memory<<20, f.dir
+	plan.Least = verify.Least{Idle: f.idle || f.follow}
+	if f.noLedger {
+		plan.Results = ""
+	}
+	if f.noModel {
+		for i := range plan.Inputs {
+			plan.Inputs[i].Handler = nil
 		}
 	}
 	return plan, nil

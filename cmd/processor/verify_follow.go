@@ -77,7 +77,7 @@ func (f *follower) pass(ctx context.Context) error {
 	if err != nil {
 		f.metrics.Failed()
 		fmt.Fprintf(f.cli.stderr, "%s this pass failed, the next one looks again: %s\n", f.cli.paint(f.cli.stderr, yellow, "warning:"), err)
-		return nil //nolint:nilerr // it is told and counted
+		return nil
 	}
 	f.window = next
 	f.found += report.Total()

@@ -52,6 +52,11 @@ func TestVerifyReportsToPeopleAndPrograms(t *testing.T) {
 			t.Errorf("exit code %d; the report lacks %q:\n%s%s", got.code, part, got.stdout, got.stderr)
 		}
 	}
+	got = clean.run("verify", "--readers", "-o", "json")
+	var read verifyReport
+	if err := json.Unmarshal([]byte(got.stdout), &read); err != nil || got.code != exitOK || read.Saw.Reads != 8 {
+		t.Errorf("with a reader: exit code %d, %v, %d records read, want 8: %s", got.code, err, read.Saw.Reads, got.stdout)
+	}
 	broken := processedYard(t, false)
 	got = broken.run("verify", "-o", "json")
 	var report verifyReport

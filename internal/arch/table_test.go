@@ -123,6 +123,7 @@ var table = map[string]rule{
 		inside: []string{
 			"admin", "handlers", "kafka", "message", "telemetry", "txn",
 			"outbox", "outbox/dispatch", "outbox/dispatch/httptarget", "outbox/ingest", "outbox/ledger", "outbox/rebuild", "outbox/relay", "postgres",
+			"verify", // what a check must find follows from the configuration
 		},
 		outside: []string{"yaml", "jsonschema", "kgo", "kadm", "kprom", "pgx", "prometheus", "sync"},
 		tests:   []string{"kfake", "json"},
@@ -150,12 +151,12 @@ var table = map[string]rule{
 	},
 
 	// `processor dev`: everything in one command. It sits above app, and brings what app must not know:
-	// a broker, a load, a terminal. It names handlers, because it plays the part of the outside world
+	// a broker, a load, a terminal. Its tests name handlers, because it plays the part of the outside world
 	// that their orders and charges need.
 	"dev": {
-		inside:  []string{"app", "cluster", "deadletter", "handlers", "kafka", "load", "message"},
+		inside:  []string{"app", "cluster", "deadletter", "kafka", "load", "message", "verify"},
 		outside: []string{"kgo", "kadm", "kfake", "terminal", "sync", "json"},
-		tests:   []string{"outbox", "outbox/dispatch/httptarget"}, // its charge endpoint is called as Pawl calls
+		tests:   []string{"handlers", "outbox", "outbox/dispatch/httptarget"}, // its charge endpoint is called as Pawl calls
 	},
 
 	// The program: signals, exit codes, one file per command. Commands may use the packages that do

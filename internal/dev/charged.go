@@ -1,16 +1,11 @@
 package dev
 
 import (
-	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"net/http"
-	"strconv"
 
-	"github.com/twmb/franz-go/pkg/kgo"
-
-	"pawl/internal/message"
+	"pawl/internal/verify"
 )
 
 // EffectsProof compares the effects that were committed with the calls that an endpoint saw and with
@@ -20,129 +15,7 @@ type EffectsProof struct {
 	Calls     *EndpointSummary `json:"calls"`             // null where there is no ledger
 	Never     int64            `json:"never_called"`      // effects that no call has settled
 	Foreign   int64            `json:"foreign_calls"`     // calls for no committed effect, or with another key or other bytes
-	Results   map[string]int64 `json:"results_by_status"` // of events that are as they should be
-}
-
-// ledgerModel knows which calls and result events there must be. It is told all committed effects
-// first, then all calls, then all events.
-type ledgerModel struct {
-	effects map[string]*asked // by lane:offset
-	calls   int64
-	summary EndpointSummary
-	proof   EffectsProof
-	events  TopicProof
-	last    map[string]int64 // by lane and key: the offset of the last effect whose event was seen
-}
-
-// asked is a committed effect and what became of it.
-type asked struct {
-	id, endpoint, business, source string
-	key                            string
-	body                           [sha256.Size]byte
-	status                         int // by which the endpoint settled it, 0 where it has not
-	told                           bool
-}
-
-func newLedgerModel(resultsTopic string) *ledgerModel {
-	return &ledgerModel{
-		effects: make(map[string]*asked), last: make(map[string]int64),
-		events: TopicProof{Role: roleResults, Topic: resultsTopic},
-		proof:  EffectsProof{Results: make(map[string]int64)},
-	}
-}
-
-// effect takes a record of the effects topic as a reader found it.
-func (l *ledgerModel) effect(record *kgo.Record) {
-	one := &asked{key: string(record.Key), body: sha256.Sum256(record.Value)}
-	for _, header := range record.Headers {
-		switch header.Key {
-		case message.HeaderID:
-			one.id = string(header.Value)
-		case message.HeaderEndpoint:
-			one.endpoint = string(header.Value)
-		case message.HeaderBusinessKey:
-			one.business = string(header.Value)
-		case message.HeaderSource:
-			one.source = string(header.Value)
-		}
-	}
-	l.effects[orderOf(record.Partition, record.Offset)] = one
-	l.proof.Committed++
-}
-
-// orderOf names an effect as Pawl-Order does.
-func orderOf(lane int32, offset int64) string {
-	return strconv.Itoa(int(lane)) + ":" + strconv.FormatInt(offset, 10)
-}
-
-// call takes a call as the endpoint wrote it down.
-func (l *ledgerModel) call(call ChargeCall) {
-	l.calls++
-	effect := l.effects[call.Order]
-	if effect == nil || effect.id != call.ID || hex.EncodeToString(effect.body[:]) != call.Body {
-		l.proof.Foreign++
-		return
-	}
-	if call.Settled {
-		effect.status = call.Status
-	}
-}
-
-// result takes a record of the results topic as a reader found it. Records of one partition come in
-// order.
-func (l *ledgerModel) result(record *kgo.Record) {
-	l.events.Seen++
-	var event struct {
-		EffectID    string `json:"effect_id"`
-		Lane        int32  `json:"lane"`
-		Offset      int64  `json:"offset"`
-		Source      string `json:"source"`
-		Endpoint    string `json:"endpoint"`
-		BusinessKey string `json:"business_key"`
-		Status      string `json:"status"`
-		HTTPStatus  int    `json:"http_status"`
-		Request     struct {
-			Body []byte `json:"body"`
-		} `json:"request"`
-	}
-	if json.Unmarshal(record.Value, &event) != nil {
-		l.events.Altered++
-		return
-	}
-	effect := l.effects[orderOf(event.Lane, event.Offset)]
-	switch {
-	case effect == nil:
-		l.events.Unexpected++
-		return
-	case effect.told:
-		l.events.Duplicates++
-		return
-	}
-	effect.told = true
-	want := *effect
-	got := asked{
-		id: event.EffectID, endpoint: event.Endpoint, business: event.BusinessKey, source: event.Source,
-		key: string(record.Key), body: sha256.Sum256(event.Request.Body), status: event.HTTPStatus, told: true,
-	}
-	if got != want || event.Status != fateOf(want.status) || record.Partition != event.Lane {
-		l.events.Altered++
-	} else {
-		l.proof.Results[event.Status]++
-	}
-	line := strconv.Itoa(int(event.Lane)) + "\x00" + effect.key
-	if last, seen := l.last[line]; seen && event.Offset < last {
-		l.events.Disordered++
-		return
-	}
-	l.last[line] = event.Offset
-}
-
-// fateOf is what the endpoint's answer makes of an effect.
-func fateOf(status int) string {
-	if status == http.StatusOK {
-		return fateDone
-	}
-	return fateDead
+	Results   map[string]int64 `json:"results_by_status"` // of committed events
 }
 
 // The fates that this endpoint can bring about, by their names in result events.
@@ -151,34 +24,49 @@ const (
 	fateDead = "dead"
 )
 
-// conclude compares; faults are those between effects and calls.
-func (l *ledgerModel) conclude() (results TopicProof, effects EffectsProof, faults []string) {
-	events, proof := l.events, l.proof
-	summary := l.summary
-	proof.Calls = &summary
-	events.Expected = proof.Committed
-	for _, effect := range l.effects {
-		if !effect.told {
-			events.Missing++
+// journal feeds the calls of the endpoint to a check.
+func journal(calls []ChargeCall, feed func(*verify.Call) error) error {
+	for i := range calls {
+		call, err := calls[i].seen()
+		if err != nil {
+			return err
 		}
-		if effect.status == 0 {
-			proof.Never++
+		if err := feed(&call); err != nil {
+			return err
 		}
 	}
-	if l.calls != summary.Calls {
-		faults = append(faults, fmt.Sprintf("the endpoint counts %s calls and has written down %s", thousands(summary.Calls), thousands(l.calls)))
-	}
-	return events, proof, append(faults, proof.faults()...)
+	return nil
 }
 
+// seen is the call as a check takes it. What the endpoint answers to a settled key it has settled.
+func (c *ChargeCall) seen() (verify.Call, error) {
+	call := verify.Call{
+		At: c.At, ID: c.ID, Attempt: c.Attempt, Fence: c.Fence,
+		Executed: c.Status == http.StatusOK, Refused: c.Status == http.StatusPaymentRequired, Lost: c.Fate == FateReset,
+	}
+	var err error
+	if call.Lane, call.Offset, err = verify.ParseOrder(c.Order); err != nil {
+		return verify.Call{}, err
+	}
+	if n, err := hex.Decode(call.Body[:], []byte(c.Body)); err != nil || n != len(call.Body) {
+		return verify.Call{}, fmt.Errorf("call %s has the body %q, want a SHA-256 in hex", c.Order, c.Body)
+	}
+	return call, nil
+}
+
+func (e *EffectsProof) conclude(report *verify.Report) {
+	e.Results = report.Fates
+	e.Never = report.Counts[verify.LostCall] + report.Counts[verify.Undrained]
+	e.Foreign = report.Counts[verify.PhantomCall] + report.Counts[verify.Mutated]
+}
+
+// faults holds the endpoint's own count against the results.
 func (e *EffectsProof) faults() []string {
 	var faults []string
 	for _, one := range []struct {
 		count int64
 		what  string
 	}{
-		{e.Never, "effects were never carried out"},
-		{e.Foreign, "calls were made for no committed effect, or with another key or other bytes"},
 		{e.Calls.Malformed, "calls were malformed"},
 		{e.Calls.Unexplained, "calls were repeated without a reason"},
 		{e.Calls.Mismatched, "calls used a key again with another body"},
@@ -188,6 +76,10 @@ func (e *EffectsProof) faults() []string {
 		if one.count > 0 {
 			faults = append(faults, thousands(one.count)+" "+one.what)
 		}
+	}
+	if e.Calls.Charged != e.Results[fateDone] || e.Calls.Declined != e.Results[fateDead] {
+		faults = append(faults, fmt.Sprintf("the endpoint has charged %s and declined %s, the results say %s and %s",
+			thousands(e.Calls.Charged), thousands(e.Calls.Declined), thousands(e.Results[fateDone]), thousands(e.Results[fateDead])))
 	}
 	return faults
 }

@@ -58,3 +58,12 @@ func TestGeneratedOrdersAreWhatTheHandlerExpects(t *testing.T) {
 		t.Errorf("%d kinds of orders came up, want %d", len(seen), len(reasons))
 	}
 }
+
+func newHandler(t *testing.T) handlers.Handler {
+	t.Helper()
+	h, err := handlers.New("orders", handlers.Settings{Outputs: []string{"priced", "ledger"}, Endpoints: []string{"payments"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"pawl/internal/load"
 )
 
 // Proof is what a demo found.
@@ -65,64 +63,6 @@ func (k Kill) MarshalJSON() ([]byte, error) {
 
 // Proven tells whether every input had its effect exactly once, through a kill in mid-transaction.
 func (p *Proof) Proven() bool { return len(p.Faults) == 0 }
-
-// conclude fills the proof from the models, which have seen everything, and from the outcomes, which
-// were read and counted in another way. Without a ledger l is nil.
-func (p *Proof) conclude(m *model, l *ledgerModel, outcomes load.Outcomes, orders, wrong int64) {
-	p.Inputs, p.Wrong, p.Reasons, p.Aborted = m.inputs[inputTopic], wrong, m.reasons, outcomes.Aborted
-	p.Topics, p.Faults = m.proofs(), []string{}
-	p.Effects.Committed = m.topics[m.effects].Seen
-	fault := func(format string, args ...any) { p.Faults = append(p.Faults, fmt.Sprintf(format, args...)) }
-	if l != nil {
-		results, effects, faults := l.conclude()
-		p.Topics, p.Effects = append(p.Topics, results), effects
-		p.Faults = append(p.Faults, faults...)
-		if p.Kill.Calls == 0 {
-			fault("no call was under way when the processor was killed: run it again")
-		}
-	}
-	sortTopics(p.Topics)
-	if p.Inputs != orders {
-		fault("%s orders were produced, the input topic holds %s", thousands(orders), thousands(p.Inputs))
-	}
-	for i := range p.Topics {
-		topic := &p.Topics[i]
-		outcome := outcomes.Topics[topic.Topic]
-		topic.Aborted = outcome.Aborted
-		if outcome.Committed != topic.Seen {
-			fault("%s: readers see %s records, the log holds %s committed ones", topic.Topic, thousands(topic.Seen), thousands(outcome.Committed))
-		}
-		if topic.Role == roleDeadLetter && topic.Expected != wrong {
-			fault("%s orders were made wrong, the handler refuses %s", thousands(wrong), thousands(topic.Expected))
-		}
-		if text := topic.fault(); text != "" {
-			fault("%s: %s", topic.Topic, text)
-		}
-	}
-	if p.Aborted == 0 {
-		fault("no transaction was aborted, so nothing is proven about the kill: run it again")
-	}
-}
-
-// fault says what is wrong with a topic, or "".
-func (t TopicProof) fault() string {
-	var parts []string
-	for _, one := range []struct {
-		count int64
-		what  string
-	}{
-		{t.Missing, "missing"},
-		{t.Duplicates, "there more than once"},
-		{t.Altered, "altered"},
-		{t.Unexpected, "made from no input"},
-		{t.Disordered, "out of order"},
-	} {
-		if one.count > 0 {
-			parts = append(parts, thousands(one.count)+" "+one.what)
-		}
-	}
-	return strings.Join(parts, ", ")
-}
 
 const reportWidth = 80
 

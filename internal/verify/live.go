@@ -192,6 +192,7 @@ type pass struct {
 	told      map[int32]int64
 	from, to  Positions // of the inputs that are judged
 	effects   Scope
+	ranges    []Range // that were read
 }
 
 func (s *System) say(format string, args ...any) {
@@ -222,6 +223,9 @@ func (p *pass) run(ctx context.Context) (report Report, err error) {
 		return Report{}, err
 	}
 	if err := p.feedOffsets(ctx); err != nil {
+		return Report{}, err
+	}
+	if err := p.feedReads(ctx); err != nil {
 		return Report{}, err
 	}
 	if p.ledger != nil {
@@ -407,6 +411,7 @@ func (p *pass) feedLogs(ctx context.Context) error {
 		}
 	}
 	p.say("reading %d offsets of %s", offsets, counted(int64(len(all)), "partition"))
+	p.ranges = all
 	var read int64
 	last := time.Now()
 	return p.logs.Read(ctx, Uncommitted, all, func(e *Entry) error {
@@ -419,6 +424,26 @@ func (p *pass) feedLogs(ctx context.Context) error {
 }
 
 const progressEach = 4096
+
+// feedReads reads everything a second time, as a read_committed reader gets it, which goes by the brokers' lists of aborted
+// transactions and not by the markers.
+func (p *pass) feedReads(ctx context.Context) error {
+	if !p.plan.Readers {
+		return nil
+	}
+	stable, err := p.logs.Ends(ctx, Committed, p.topics()...)
+	if err != nil {
+		return err
+	}
+	ranges := slices.Clone(p.ranges)
+	for i := range ranges {
+		ranges[i].To = min(ranges[i].To, stable[ranges[i].Topic][ranges[i].Partition])
+	}
+	p.say("reading as a read_committed reader")
+	return p.logs.Read(ctx, Committed, ranges, func(e *Entry) error {
+		return p.checker.Read(&Read{Reader: "read_committed", Record: e.Record})
+	})
+}
 
 // bounds finds which inputs are judged.
 func (p *pass) bounds(add func(topic string, partition int32, from, to int64)) {
