@@ -11,7 +11,7 @@ type Hooks struct {
 	Trimmed  func(Trimmed)               // an event was too large and lost a part; before its commit
 	Halted   func(lane int32, err error) // the lane waits for an operator; err says for what
 	Fenced   func(lane int32, err error) // another relay has opened the lane, or a transaction took too long
-	GaveUp   func(lane int32)            // fenced again and again: another owner has it; until it is assigned again
+	GaveUp   func(lane int32)            // fenced again and again: another owner seems to have it; until it is assigned again or some minutes have passed
 	Retrying func(lane int32, err error) // the brokers or the ledger failed; it is tried again
 }
 

@@ -31,6 +31,12 @@ const (
 	fencesMax    = 3
 	fencesWindow = time.Minute
 
+	// A lane that was given up and is still assigned is tried again after lostPause: brokers say that somebody
+	// else has it for other reasons, too, and then nobody would tell its results. It is given up by the first
+	// fence until it has told something, so that the one that does have it is disturbed only once.
+	lostPause = 2 * time.Minute
+	lostLook  = 15 * time.Second
+
 	scanTimeout = 10 * time.Minute // of reading back what was told
 	askTimeout  = 10 * time.Second // of one question to the ledger
 	toldEvery   = 10 * time.Second // a hint need not be exact
@@ -57,6 +63,7 @@ type lane struct {
 	flushes  int   // to ask for
 	failures int   // in a row
 	fences   []time.Time
+	beaten   bool // it was given up, and has told nothing since
 
 	hintAt  time.Time
 	hintSeq int64
@@ -329,7 +336,7 @@ func (l *lane) tell(producer *producer, results []outbox.Result) error {
 	if relayed.Events > 0 {
 		l.end = records[relayed.Events-1].Offset + 1
 	}
-	l.failures = 0
+	l.failures, l.beaten = 0, false
 	l.resize(results, relayed.Bytes)
 	l.committed(relayed)
 	relayed.Took = time.Since(begun)
@@ -397,7 +404,7 @@ func (l *lane) fenced(err error) bool {
 	if l.config.Hooks.Fenced != nil {
 		l.config.Hooks.Fenced(l.number, err)
 	}
-	if len(l.fences) < fencesMax {
+	if len(l.fences) < fencesMax && !l.beaten {
 		return false
 	}
 	l.lost = true

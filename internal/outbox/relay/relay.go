@@ -29,6 +29,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -89,10 +90,16 @@ type Relay struct {
 	changed chan struct{} // something was assigned or unassigned
 
 	mu      sync.Mutex
-	turns   int           // counts assignments
-	wanted  map[int32]int // lanes to relay, each with the assignment that says so
-	lost    map[int32]int // lanes that were given up, with the assignment that they were given up under
+	turns   int            // counts assignments
+	wanted  map[int32]int  // lanes to relay, each with the assignment that says so
+	lost    map[int32]loss // lanes that were given up
 	running map[int32]*lane
+}
+
+// loss is when and under which assignment a lane was given up.
+type loss struct {
+	turn  int
+	until time.Time // then it is tried again
 }
 
 // New makes a relay without lanes.
@@ -102,7 +109,7 @@ func New(config Config) (*Relay, error) {
 	}
 	return &Relay{
 		config: config, changed: make(chan struct{}, 1),
-		wanted: map[int32]int{}, lost: map[int32]int{}, running: map[int32]*lane{},
+		wanted: map[int32]int{}, lost: map[int32]loss{}, running: map[int32]*lane{},
 	}, nil
 }
 
@@ -111,9 +118,12 @@ func New(config Config) (*Relay, error) {
 // told through hooks.
 func (r *Relay) Run(ctx context.Context) error {
 	ended := make(chan *lane)
+	look := time.NewTicker(lostLook)
+	defer look.Stop()
 	for {
 		r.reconcile(ctx, ended)
 		select {
+		case <-look.C: // lanes that were given up
 		case <-ctx.Done():
 			for n := r.stopAll(); n > 0; n-- {
 				r.remove(<-ended)
@@ -164,7 +174,7 @@ func (r *Relay) Status() Status {
 		switch l := r.running[number]; {
 		case l != nil:
 			status.Lanes = append(status.Lanes, l.snapshot())
-		case r.lost[number] == turn:
+		case r.gaveUp(number, turn):
 			status.Lanes = append(status.Lanes, LaneStatus{Lane: number, Phase: PhaseLost})
 		default:
 			status.Lanes = append(status.Lanes, LaneStatus{Lane: number, Phase: PhaseOpening})
@@ -194,11 +204,12 @@ func (r *Relay) reconcile(ctx context.Context, ended chan<- *lane) {
 		}
 	}
 	for number, turn := range r.wanted {
-		if r.running[number] != nil || r.lost[number] == turn || ctx.Err() != nil {
+		if r.running[number] != nil || r.gaveUp(number, turn) || ctx.Err() != nil {
 			continue
 		}
 		life, stop := context.WithCancel(ctx)
 		l := newLane(r.config, number, turn, stop)
+		l.beaten = r.lost[number].turn == turn
 		r.running[number] = l
 		go func() {
 			l.run(life)
@@ -219,6 +230,12 @@ func (r *Relay) remove(l *lane) {
 	defer r.mu.Unlock()
 	delete(r.running, l.number)
 	if _, wanted := r.wanted[l.number]; wanted && l.lost {
-		r.lost[l.number] = l.turn
+		r.lost[l.number] = loss{l.turn, time.Now().Add(lostPause)}
 	}
+}
+
+// gaveUp must be called under the lock.
+func (r *Relay) gaveUp(number int32, turn int) bool {
+	lost, is := r.lost[number]
+	return is && lost.turn == turn && time.Now().Before(lost.until)
 }

@@ -213,6 +213,23 @@ func TestOlderOfTwoRelaysGivesUp(t *testing.T) {
 	})
 }
 
+// The brokers answer that somebody else has the lane, though nobody has: so it is given up, and still
+// assigned. Nobody would ever tell its results if it were not tried again.
+func TestLaneThatWasGivenUpIsTriedAgain(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		fenced := w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.EndTxn}, TopLevel: true, Err: kerr.InvalidProducerEpoch, Count: -1})
+		w.settle(0, 10, 10, outbox.Done)
+		p := w.run([]int32{0})
+		next(w.t, p.gaveUp, "giving up")
+		fenced.Remove()
+		p.told(10)
+		w.wantOnce(outbox.Done, map[int32]int64{0: 10})
+		if fenced.Hits() < fencesMax {
+			w.t.Errorf("it was fenced %d times, want at least %d", fenced.Hits(), fencesMax)
+		}
+	})
+}
+
 func TestUnassignedLaneRestsUntilItIsAssigned(t *testing.T) {
 	inWorld(t, 1, func(w *world) {
 		w.settle(0, 10, 10, outbox.Done)
