@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"pawl/internal/message"
 )
@@ -384,7 +385,8 @@ func (e *errand) judgeOrder() error {
 		first.flags |= flagRetried
 	}
 	k := pairKey(uint64(e.at.Partition), e.intent.extra) //nolint:gosec // bits
-	if len(e.events) > 0 {
+	// What shares the business key of another one is never called and waits for nobody.
+	if len(e.events) > 0 && !strings.HasPrefix(e.events[0].text, "duplicate\n") && !strings.HasPrefix(e.events[0].text, "conflict\n") {
 		told := first
 		told.kind, told.number = factTold, e.events[0].number
 		if err := c.orders.add(k, &told); err != nil {
