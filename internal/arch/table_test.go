@@ -191,6 +191,14 @@ var table = map[string]rule{
 	// The ledger's contract as tests, and the ledger in memory that unit tests of its callers stand on.
 	"outbox/ledger/ledgertest": {testsOnly: true, inside: []string{"outbox", "message"}},
 
+	// Whole histories in virtual time. It wires the parts as app does, without app's configuration and
+	// telemetry, which know real networks and clocks only.
+	"sim": {
+		testsOnly: true,
+		inside:    []string{"outbox", "outbox/dispatch", "outbox/ingest", "outbox/relay", "outbox/ledger/ledgertest", "txn", "verify"},
+		outside:   []string{"kgo", "kadm", "kfake"},
+	},
+
 	// The built program under fault. It may know the load that it drives and the settings that it
 	// writes, but checks the result with plain clients.
 	"e2e": {

@@ -1,0 +1,172 @@
+package sim
+
+import (
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+var (
+	flagN    = flag.Int("sim.n", 20, "histories to play")
+	flagSeed = flag.Uint64("sim.seed", 1, "the first seed")
+	flagOut  = flag.String("sim.out", "", "where failing scripts are kept; default: a directory of the system's temporary one")
+)
+
+// result is what became of one history.
+type result struct {
+	script  Script
+	report  string // "" where all is well
+	story   string
+	bits    map[string]int
+	outcome map[string]int
+	records int
+	virtual time.Duration
+}
+
+// play plays a script in virtual time.
+func play(t *testing.T, script Script) (r result) {
+	t.Helper()
+	r.script = script
+	synctest.Test(t, func(t *testing.T) {
+		w, err := open(script)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.history()
+		r.virtual = time.Since(w.begun)
+		w.close()
+		r.report, r.story, r.bits, r.outcome, r.records = w.report(), w.story(), w.bits, w.outcomes, w.records
+	})
+	return r
+}
+
+// history is the whole of it: load under fault, heal, come to rest, check.
+func (w *world) history() {
+	for _, s := range w.slots {
+		s.start()
+	}
+	n := &nemesis{world: w}
+	var fed error
+	var work sync.WaitGroup
+	work.Go(func() { fed = w.feed() })
+	work.Go(n.run)
+	work.Wait()
+	w.heal()
+	if fed != nil {
+		w.problem("SETUP %v", fed)
+		return
+	}
+	if err := w.drained(); err != nil {
+		w.problem("NOT-DRAINED %v", err)
+		return
+	}
+	w.check()
+}
+
+// TestMain lets garbage grow: a history is short, and most of what it makes is garbage at once.
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(800)
+	os.Exit(m.Run())
+}
+
+// plannedOften is how often a kind of fault must have been planned before it must have bitten.
+const plannedOften = 5
+
+// Many histories, each with a seed of its own.
+func TestHistoriesKeepThePromise(t *testing.T) {
+	if *flagScript != "" {
+		t.Log("a script is played instead")
+		return
+	}
+	var mu sync.Mutex
+	bits, planned, outcomes := map[string]int{}, map[string]int{}, map[string]int{}
+	var records, failed int
+	var virtual time.Duration
+	begun := time.Now()
+	var next atomic.Int64
+	t.Run("all", func(t *testing.T) {
+		for range runtime.GOMAXPROCS(0) {
+			t.Run("worker", func(t *testing.T) {
+				t.Parallel()
+				for {
+					i := next.Add(1) - 1
+					if i >= int64(*flagN) || t.Failed() && failed > 20 {
+						return
+					}
+					seed := *flagSeed + uint64(i)
+					r := play(t, draw(seed))
+					mu.Lock()
+					for _, f := range r.script.Faults {
+						planned[f.name()]++
+					}
+					for kind, n := range r.bits {
+						bits[kind] += n
+					}
+					for kind, n := range r.outcome {
+						outcomes[kind] += n
+					}
+					records += r.records
+					virtual += r.virtual
+					if r.report != "" {
+						failed++
+						t.Errorf("seed %d: %s\nscript and story: %s\nagain: make sim N=1 SEED=%d", seed, r.report, keep(t, r), seed)
+					}
+					mu.Unlock()
+				}
+			})
+		}
+	})
+	took := time.Since(begun)
+	t.Logf("%d histories, %d failed, %.1f virtual hours in %s, %.1f histories/s/core, %d records, transactions %v",
+		*flagN, failed, virtual.Hours(), took.Round(time.Millisecond), float64(*flagN)/took.Seconds()/float64(runtime.GOMAXPROCS(0)), records, outcomes)
+	for _, kind := range slices.Sorted(maps.Keys(bits)) {
+		t.Logf("bit %6d times (planned %4d): %s", bits[kind], planned[kind], kind)
+	}
+	// A fault that waits for a rare request may wait in vain now and then; a kind that always does is a hole.
+	kindBit, kindPlanned := map[string]int{}, map[string]int{}
+	for name, n := range planned {
+		kind, _, _ := strings.Cut(name, ":")
+		kindPlanned[kind] += n
+		kindBit[kind] += bits[name]
+	}
+	for _, kind := range slices.Sorted(maps.Keys(kindPlanned)) {
+		switch {
+		case kindBit[kind] > 0:
+		case kindPlanned[kind] >= plannedOften:
+			t.Errorf("%s was planned %d times and never did anything", kind, kindPlanned[kind])
+		default:
+			t.Logf("never bit (planned %d times): %s", kindPlanned[kind], kind)
+		}
+	}
+}
+
+// keep saves what is needed to play a history again.
+func keep(t *testing.T, r result) string {
+	t.Helper()
+	dir := *flagOut
+	if dir == "" {
+		dir = filepath.Join(os.TempDir(), "pawl-sim")
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(dir, fmt.Sprintf("seed-%d", r.script.Seed))
+	if err := r.script.save(name + ".json"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(name+".log", []byte(r.story), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return name + ".json"
+}
