@@ -18,7 +18,7 @@ import (
 )
 
 var (
-	flagN    = flag.Int("sim.n", 20, "histories to play")
+	flagN    = flag.Int("sim.n", 10, "histories to play")
 	flagSeed = flag.Uint64("sim.seed", 1, "the first seed")
 	flagOut  = flag.String("sim.out", "", "where failing scripts are kept; default: a directory of the system's temporary one")
 )
