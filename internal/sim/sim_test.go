@@ -20,6 +20,7 @@ import (
 var (
 	flagN    = flag.Int("sim.n", 10, "histories to play")
 	flagSeed = flag.Uint64("sim.seed", 1, "the first seed")
+	flagFor  = flag.Duration("sim.for", 0, "begin no history after this time; 0: no limit")
 	flagOut  = flag.String("sim.out", "", "where failing scripts are kept; default: a directory of the system's temporary one")
 )
 
@@ -91,7 +92,7 @@ func TestHistoriesKeepThePromise(t *testing.T) {
 	}
 	var mu sync.Mutex
 	bits, planned, outcomes := map[string]int{}, map[string]int{}, map[string]int{}
-	var records, failed int
+	var records, failed, played int
 	var virtual time.Duration
 	begun := time.Now()
 	var next atomic.Int64
@@ -101,7 +102,7 @@ func TestHistoriesKeepThePromise(t *testing.T) {
 				t.Parallel()
 				for {
 					i := next.Add(1) - 1
-					if i >= int64(*flagN) || t.Failed() && failed > 20 {
+					if i >= int64(*flagN) || *flagFor > 0 && time.Since(begun) > *flagFor || t.Failed() && failed > 20 {
 						return
 					}
 					seed := *flagSeed + uint64(i)
@@ -117,6 +118,7 @@ func TestHistoriesKeepThePromise(t *testing.T) {
 						outcomes[kind] += n
 					}
 					records += r.records
+					played++
 					virtual += r.virtual
 					if r.report != "" {
 						failed++
@@ -129,7 +131,7 @@ func TestHistoriesKeepThePromise(t *testing.T) {
 	})
 	took := time.Since(begun)
 	t.Logf("%d histories, %d failed, %.1f virtual hours in %s, %.1f histories/s/core, %d records, transactions %v",
-		*flagN, failed, virtual.Hours(), took.Round(time.Millisecond), float64(*flagN)/took.Seconds()/float64(runtime.GOMAXPROCS(0)), records, outcomes)
+		played, failed, virtual.Hours(), took.Round(time.Millisecond), float64(played)/took.Seconds()/float64(runtime.GOMAXPROCS(0)), records, outcomes)
 	for _, kind := range slices.Sorted(maps.Keys(bits)) {
 		t.Logf("bit %6d times (planned %4d): %s", bits[kind], planned[kind], kind)
 	}
