@@ -344,7 +344,7 @@ func (s *System) errands(ctx context.Context, l *Lineage, made []Made, told map[
 const stateSQL = `
 SELECT
   coalesce((SELECT c.next_off FROM @schema.ingest c WHERE c.lane = $1 ORDER BY c.base_off DESC LIMIT 1), 0),
-  EXISTS (SELECT FROM @schema.effect e WHERE e.lane = $1 AND e.off = $2) OR EXISTS (SELECT FROM @schema.kept k WHERE k.lane = $1 AND k.off = $2),
+  EXISTS (SELECT FROM @schema.effect e WHERE e.lane = $1 AND e.last_off >= $2 AND e.first_off <= $2 AND e.off = $2) OR EXISTS (SELECT FROM @schema.kept k WHERE k.lane = $1 AND k.off = $2),
   EXISTS (SELECT FROM @schema.parked p WHERE p.lane = $1 AND p.off = $2),
   EXISTS (SELECT FROM @schema.sending s WHERE s.lane = $1 AND s.off = $2)`
 

@@ -143,7 +143,7 @@ func (l *Ledger) feedLane(ctx context.Context, tx pgx.Tx, lane int32, told int64
 
 const rowsSQL = `
 SELECT off, source_off, source_part, replay, index, class, id, topic_id, topic, endpoint, content_type, business_key, key, body
-FROM @schema.effect WHERE lane = $1 AND off >= $2 AND off < $3`
+FROM @schema.effect WHERE lane = $1 AND last_off >= $2 AND first_off < $3 AND off >= $2 AND off < $3`
 
 func (l *Ledger) feedRows(ctx context.Context, tx pgx.Tx, lane int32, stretch Stretch, c *Checker) error {
 	row := Row{Lane: lane}
