@@ -247,7 +247,7 @@ var telling = []Mutant{
 	},
 	{
 		Name: "older-relay-never-gives-up", File: "internal/outbox/relay/lane.go",
-		Old: "if len(l.fences) < fencesMax {", New: "if len(l.fences) < 1000*fencesMax {",
+		Old: "if len(l.fences) < fencesMax && !l.beaten {", New: "if len(l.fences) < 1000*fencesMax && !l.beaten {",
 		Rule: "of two relays of one lane the older gives up", Harm: "they fence each other for ever",
 		Killers: []string{"TestOlderOfTwoRelaysGivesUp"},
 	},

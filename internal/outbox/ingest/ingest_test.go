@@ -442,8 +442,8 @@ func TestRetentionThatPassesARunningLaneHaltsIt(t *testing.T) {
 		w.run(func(c *Config) { c.Store, c.BatchMax = slowStore{c.Store, release}, 1 })
 		for n := range int64(20) {
 			w.produce(effect(0, n, func(r *kgo.Record) { r.Value = make([]byte, fetchBytesMax/2) }))
+			synctest.Wait() // one by one: what is there together is fetched together
 		}
-		synctest.Wait()
 		w.truncate(0, 19)
 		close(release)
 		if h := next(w.t, w.halted, "halt"); !strings.Contains(h.err.Error(), "but it begins at 19: the effects between are gone") {
