@@ -285,7 +285,7 @@ func (w *watchtower) leaveNobody(t *testing.T) {
 // outlive the fault, and with it a part of the test.
 func (w *watchtower) restart(t *testing.T) {
 	t.Helper()
-	w.processor.start(w.rig.t)
+	w.processor.start(w.t)
 	w.processor.awaitReady(t)
 	w.prometheus.scrape(w.processor)
 }
@@ -303,7 +303,7 @@ func (w *watchtower) crashLoop(t *testing.T) {
 	testkit.WaitFor(t, alertTimeout, "the new target", up)
 	for n := range 5 {
 		w.processor.kill()
-		w.processor.start(w.rig.t)
+		w.processor.start(w.t)
 		w.processor.awaitAdmin(t)
 		seen := fmt.Sprintf("changes(process_start_time_seconds{instance=%q}[1m]) > %d", w.processor.admin, n)
 		testkit.WaitFor(t, alertTimeout, "a scrape of the new process", func() bool {
@@ -333,7 +333,7 @@ func (w *watchtower) trim(t *testing.T) {
 	if _, err := w.admin.DeleteRecords(t.Context(), gone); err != nil {
 		t.Fatal(err)
 	}
-	w.processor.start(w.rig.t)
+	w.processor.start(w.t)
 	w.prometheus.scrape(w.processor)
 	w.prometheus.awaitFiring(t, "PawlPartitionHalted")
 	w.first(t, "PawlPartitionHalted", nil, "lost")

@@ -149,9 +149,10 @@ func (b *book) owes(e *entry) bool { return e.dirty || b.under && e.flush == b.s
 // make takes what goes into the next flush.
 func (b *book) make(held outbox.Tenure, w *window, now time.Time) outbox.Flush {
 	n := min(flushMax, len(b.fates))
-	left := b.fates[n:]
-	b.flushing, b.fates, b.spare = b.fates[:n], append(b.spare[:0], left...), nil
-	clear(left)
+	all, next := b.fates, b.spare[:0]
+	next = append(next, all[n:]...)
+	clear(all[n:])
+	b.flushing, b.fates, b.spare = all[:n], next, nil
 	b.seq++
 	f := outbox.Flush{Tenure: held, Seq: b.seq, Freed: b.freed, Obeyed: b.orders}
 	for _, e := range b.dirty {

@@ -42,7 +42,7 @@ func TestThoseWhoWaitGoTogether(t *testing.T) {
 		var sizes []int
 		g := group[part]{run: runParts(func(parts []part) ([]int32, error) {
 			sizes = append(sizes, len(parts))
-			time.Sleep(time.Millisecond)
+			time.Sleep(time.Millisecond) //nolint:forbidigo // virtual time
 			return lanesOf(parts), nil
 		})}
 		var all sync.WaitGroup
@@ -123,7 +123,7 @@ func TestWhoLeavesPassesTheLeadOn(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		g := group[part]{run: runParts(func(parts []part) ([]int32, error) {
-			time.Sleep(time.Second)
+			time.Sleep(time.Second) //nolint:forbidigo // virtual time
 			return lanesOf(parts), nil
 		})}
 		var all sync.WaitGroup

@@ -176,7 +176,7 @@ func (p *packer) appendOrigin(b []byte, s *message.Source) []byte {
 	for number := range p.origins {
 		o := &p.origins[number]
 		if o.Partition == s.Partition && o.TopicID == s.TopicID && o.ReplayGeneration == s.ReplayGeneration && o.Topic == s.Topic {
-			return binary.AppendUvarint(b, uint64(number)) //nolint:gosec // an index
+			return binary.AppendUvarint(b, uint64(number))
 		}
 	}
 	b = binary.AppendUvarint(b, uint64(len(p.origins)))
@@ -199,7 +199,7 @@ func (p *packer) route(endpoint, contentType string) int {
 // appendRoute is appendOrigin for routes.
 func (p *packer) appendRoute(b []byte, endpoint, contentType string) []byte {
 	if number := p.route(endpoint, contentType); number >= 0 {
-		return binary.AppendUvarint(b, uint64(number)) //nolint:gosec // an index
+		return binary.AppendUvarint(b, uint64(number))
 	}
 	b = binary.AppendUvarint(b, uint64(len(p.routes)))
 	p.routes = append(p.routes, route{endpoint: endpoint, contentType: contentType})

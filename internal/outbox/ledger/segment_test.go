@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -131,7 +132,7 @@ func TestSegmentsThatAreDamagedAreRefused(t *testing.T) {
 	whole := pack(someIntents(rand.New(rand.NewPCG(1, 2)), 3, 5))[0]
 	damaged := map[string]func(*segment){
 		"cut":           func(s *segment) { s.effects = s.effects[:len(s.effects)-1] },
-		"longer":        func(s *segment) { s.effects = append(s.effects[:len(s.effects):len(s.effects)], 0) },
+		"longer":        func(s *segment) { s.effects = append(slices.Clip(s.effects), 0) },
 		"another count": func(s *segment) { s.n-- },
 		"another end":   func(s *segment) { s.last++ },
 		"newer":         func(s *segment) { s.effects = append([]byte{segmentFormat + 1}, s.effects[1:]...) },
