@@ -145,7 +145,7 @@ func (l line) Send(ctx context.Context, call outbox.Call) outbox.Answer {
 	late := power.blocked() != nil
 	if err := power.wait(ctx); err != nil {
 		if ctx.Err() != nil && !power.over() && late {
-			go l.arriveLate(call)
+			go l.arriveLate(call) //nolint:contextcheck // its caller has given up
 		}
 		return outbox.Answer{Err: err, Sent: true}
 	}

@@ -76,11 +76,11 @@ type store struct {
 
 // do makes one question to the ledger. What a process that stands still has asked arrives when it runs
 // again, though it has given up waiting: late is that question with nobody to hear the answer.
-func (s *store) do(ctx context.Context, method string, ask func(context.Context) error, late func(context.Context) error) error {
+func (s *store) do(ctx context.Context, method string, ask, late func(context.Context) error) error {
 	power := s.process.power
 	if err := power.wait(ctx); err != nil {
 		if late != nil && !power.over() {
-			go func() {
+			go func() { //nolint:contextcheck // its caller has given up
 				if power.wait(context.Background()) == nil {
 					s.skies.bit("late-write")
 					_ = late(context.Background())

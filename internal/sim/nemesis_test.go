@@ -11,14 +11,7 @@ import (
 
 // nemesis carries a script's faults out, each at its time and on a goroutine of its own.
 type nemesis struct {
-	world   *world
-	handles []*counted
-}
-
-// counted is a fault of the brokers, and under which name it counts.
-type counted struct {
-	name   string
-	handle *kfake.FaultHandle
+	world *world
 }
 
 func (n *nemesis) run() {

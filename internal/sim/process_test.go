@@ -129,7 +129,7 @@ func (p *process) engineConfig(client []kgo.Opt) txn.Config {
 		Hooks: txn.Hooks{
 			Ended:   func(e txn.Ended) { w.ended(p, e) },
 			Fenced:  func(lane int, err error) { w.note("%s: lane %d fenced: %v", p.name, lane, err) },
-			Rebuilt: func(lane int, why txn.Reason) { w.bit("rebuilt:" + string(why)) },
+			Rebuilt: func(_ int, why txn.Reason) { w.bit("rebuilt:" + string(why)) },
 			Halted:  func(h txn.Halted) { w.halted("%s: %s/%d halted: %v", p.name, h.Topic, h.Partition, h.Err) },
 			Suspected: func(s txn.Suspected) {
 				w.note("%s: lane %d suspects, limit %d, %d deaths, %s", p.name, s.Lane, s.Records, s.Crashes, s.Why)
@@ -241,7 +241,7 @@ func (s *slot) begin() *process {
 		}
 		s.mu.Unlock()
 		if mine {
-			s.later(restartedIn)
+			s.later(restartedIn) //nolint:contextcheck // hooks have none
 		}
 	})
 	return p

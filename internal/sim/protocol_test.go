@@ -215,12 +215,11 @@ func (p *protocol) unstable() string {
 // visible is how many records committed readers may see, markers not counted.
 func (p *protocol) visible(want int64) int64 {
 	p.t.Helper()
-	seen := int64(-1)
 	reader := p.connect(kgo.ConsumeTopics(p.topic), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	defer reader.Close()
 	ctx, cancel := context.WithTimeout(p.t.Context(), time.Second)
 	defer cancel()
-	seen = 0
+	seen := int64(0)
 	for ctx.Err() == nil && (want == 0 || seen < want) {
 		seen += int64(reader.PollFetches(ctx).NumRecords())
 	}
@@ -278,7 +277,7 @@ func (p *protocol) staticTakeover() string {
 	memberID, generation := first.GroupMetadata()
 	p.join("name")
 	request := kmsg.NewPtrHeartbeatRequest()
-	request.Group, request.MemberID, request.Generation, request.InstanceID = p.group, memberID, generation, kmsg.StringPtr("name")
+	request.Group, request.MemberID, request.Generation, request.InstanceID = p.group, memberID, generation, new("name")
 	response, err := request.RequestWith(p.t.Context(), p.client)
 	p.must(err)
 	return code(response.ErrorCode)

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -40,13 +41,8 @@ type Fault struct {
 
 // name is what a fault is counted under.
 func (f Fault) name() string {
-	name := f.Kind
-	for _, part := range []string{f.Request, f.Code} {
-		if part != "" {
-			name += ":" + part
-		}
-	}
-	return name
+	parts := []string{f.Kind, f.Request, f.Code}
+	return strings.Join(slices.DeleteFunc(parts, func(part string) bool { return part == "" }), ":")
 }
 
 func (f Fault) String() string {

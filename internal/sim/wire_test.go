@@ -257,6 +257,7 @@ func (c *conn) Write(b []byte) (int, error) {
 		case crashBefore:
 			c.wire.crash()
 			return 0, refused("write", errDead)
+		default: // the others wait for the answer
 		}
 	}
 	if a.rule != nil || key == kmsg.OffsetForLeaderEpoch || key == kmsg.JoinGroup {
@@ -413,6 +414,7 @@ func (c *conn) next() ([]byte, error) {
 		time.Sleep(a.rule.late) //nolint:forbidigo // virtual time
 	case lie:
 		return rewrite(a, answer, func(r kmsg.Response) { setCodes(reflect.ValueOf(r).Elem(), a.rule.code) }), nil
+	default: // done when the request was written
 	}
 	return answer, nil
 }
@@ -521,6 +523,7 @@ func setCodes(v reflect.Value, code int16) {
 		for i := range v.Len() {
 			setCodes(v.Index(i), code)
 		}
+	default: // no error is in there
 	}
 }
 

@@ -228,7 +228,8 @@ func (w *world) unfinished() string {
 		}
 	}
 	for _, p := range w.cluster.PartitionInfos(effectsTopic) {
-		next, seq, why := int64(-1), int64(-1), ""
+		next, seq := int64(-1), int64(-1)
+		var why []string
 		for _, s := range w.slots {
 			process := s.current()
 			if process == nil {
@@ -237,25 +238,25 @@ func (w *world) unfinished() string {
 			for _, l := range process.ingester.Status() {
 				if l.Lane == p.Partition {
 					next = max(next, l.Next)
-					why += fmt.Sprintf(" ingest %s %s %d %v;", process.name, l.State, l.Next, l.Err)
+					why = append(why, fmt.Sprintf("ingest %s %s %d %v", process.name, l.State, l.Next, l.Err))
 				}
 			}
 			for _, l := range process.relay.Status().Lanes {
 				if l.Lane == p.Partition {
 					seq = max(seq, l.Seq)
-					why += fmt.Sprintf(" relay %s %s %d %s;", process.name, l.Phase, l.Seq, l.Error)
+					why = append(why, fmt.Sprintf("relay %s %s %d %s", process.name, l.Phase, l.Seq, l.Error))
 				}
 			}
 		}
 		if next < p.HighWatermark {
-			return fmt.Sprintf("lane %d is ingested up to %d of %d (stable %d):%s", p.Partition, next, p.HighWatermark, p.LastStableOffset, why)
+			return fmt.Sprintf("lane %d is ingested up to %d of %d (stable %d): %q", p.Partition, next, p.HighWatermark, p.LastStableOffset, why)
 		}
 		outcomes, last := w.outcomesOf(p.Partition)
 		if intents := len(w.ledger.Intents(p.Partition)); len(outcomes) < intents {
 			return fmt.Sprintf("lane %d has %d outcomes of %d intents", p.Partition, len(outcomes), intents)
 		}
 		if seq < last {
-			return fmt.Sprintf("lane %d is relayed up to flush %d of %d:%s", p.Partition, seq, last, why)
+			return fmt.Sprintf("lane %d is relayed up to flush %d of %d: %q", p.Partition, seq, last, why)
 		}
 	}
 	return ""
