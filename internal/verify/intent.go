@@ -374,6 +374,13 @@ func (e *errand) judgeRepeats() {
 	}
 }
 
+// sent tells whether the effect was one to be sent, as its result says. A duplicate and a conflict are not:
+// what became of them is known when they are ingested, and is told while earlier effects of the key wait.
+func (e *errand) sent() bool {
+	status, _, _ := strings.Cut(e.events[0].text, "\n")
+	return status != "duplicate" && status != "conflict"
+}
+
 // judgeOrder hands on who was first, for the comparison with the others of the key.
 func (e *errand) judgeOrder() error {
 	if !e.committed() {
@@ -385,8 +392,7 @@ func (e *errand) judgeOrder() error {
 		first.flags |= flagRetried
 	}
 	k := pairKey(uint64(e.at.Partition), e.intent.extra) //nolint:gosec // bits
-	// What shares the business key of another one is never called and waits for nobody.
-	if len(e.events) > 0 && !strings.HasPrefix(e.events[0].text, "duplicate\n") && !strings.HasPrefix(e.events[0].text, "conflict\n") {
+	if len(e.events) > 0 && e.sent() {
 		told := first
 		told.kind, told.number = factTold, e.events[0].number
 		if err := c.orders.add(k, &told); err != nil {
