@@ -303,6 +303,9 @@ func (l *lane) transact(session Session) (verdict, Reason, error) {
 	} else if e.produce != nil {
 		l.noteFence(e.produce)
 	}
+	if errors.Is(e.produce, context.DeadlineExceeded) || errors.Is(e.err, context.DeadlineExceeded) {
+		l.pace.overran(len(b.records))
+	}
 	e.fences = l.fences.count(time.Now())
 	next := judge(e.end)
 	l.report(next, cause, e, err, begun)

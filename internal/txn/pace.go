@@ -10,7 +10,11 @@ import "time"
 // less for each record.
 //
 // The number of records is also kept so low that the handlers of a batch need no more than a
-// quarter of their deadline, by what a record has cost lately.
+// quarter of their deadline, by what a record has cost lately, and that brokers which are slow take
+// what comes of it in the time there is: a batch that was too large for that is halved, and grows
+// again with each commit, slowly, because each try that is too large costs all the time there is. Without that, a lane that is behind on slow brokers makes the largest
+// batch there is, runs out of time, and makes it again, for as long as the brokers are slow; and
+// what it has written and aborted is part of what keeps them so.
 type pace struct {
 	records  int
 	bytes    int64
@@ -20,7 +24,15 @@ type pace struct {
 	lastCommit time.Time
 	perRecord  time.Duration // moving average
 	ending     time.Duration // moving average
+	fits       int           // records that ended in time lately; 0: as many as there may be
 }
+
+// fitsMin is the least that a batch shrinks to because brokers are slow. A broker that is away
+// answers no batch, however small.
+const fitsMin = 100
+
+// fitsShare is by how much a commit lets the next batch grow again, as 1/n of it.
+const fitsShare = 8
 
 // endingShare is the weight of the newest end in the moving average, as 1/n.
 const endingShare = 4
@@ -40,6 +52,9 @@ func (p *pace) limit(suspicion int) int {
 	limit := p.records
 	if p.perRecord > 0 {
 		limit = min(limit, max(1, int(p.budget/p.perRecord)))
+	}
+	if p.fits > 0 {
+		limit = min(limit, p.fits)
 	}
 	if suspicion > 0 {
 		limit = min(limit, suspicion)
@@ -91,4 +106,13 @@ func (p *pace) slow(records int, took time.Duration) {
 	p.perRecord = max(p.perRecord, took/time.Duration(max(1, records)))
 }
 
-func (p *pace) committed(now time.Time) { p.lastCommit = now }
+// overran takes note of a transaction of so many records that brokers did not take in time.
+func (p *pace) overran(records int) { p.fits = max(fitsMin, records/2) }
+
+// committed takes note of a commit.
+func (p *pace) committed(now time.Time) {
+	p.lastCommit = now
+	if p.fits += p.fits / fitsShare; p.fits >= p.records {
+		p.fits = 0
+	}
+}

@@ -91,13 +91,15 @@ func TestPaceStaysWithinItsLimits(t *testing.T) {
 		p := newPace(c)
 		now := time.Unix(1_700_000_000, 0)
 		for range 20 {
-			switch rapid.IntRange(0, 3).Draw(t, "event") {
+			switch rapid.IntRange(0, 4).Draw(t, "event") {
 			case 0:
 				p.handled(rapid.IntRange(0, c.RecordsMax).Draw(t, "handled"), span.Draw(t, "took"))
 			case 1:
 				p.slow(rapid.IntRange(0, c.RecordsMax).Draw(t, "slow"), span.Draw(t, "took"))
 			case 2:
 				p.ended(span.Draw(t, "took"))
+			case 3:
+				p.overran(rapid.IntRange(0, c.RecordsMax).Draw(t, "overran"))
 			default:
 				now = now.Add(span.Draw(t, "passed"))
 				p.committed(now)
@@ -151,5 +153,35 @@ func TestSlowBatchMakesTheNextSmaller(t *testing.T) {
 	p.slow(0, time.Hour) // only control records: nothing to divide by
 	if got := p.limit(0); got != 1 {
 		t.Errorf("limit is %d, want 1", got)
+	}
+}
+
+// A batch that brokers did not take in time is halved, again and again, down to where its size is no
+// reason any more; with commits it grows again, by little at a time: if each doubled it, every other try would fail.
+func TestBatchShrinksUntilBrokersTakeItInTime(t *testing.T) {
+	t.Parallel()
+	p := newPace(Config{RecordsMax: 5000, BytesMax: 1 << 20, HandlerTimeout: time.Second})
+	now := time.Unix(1_700_000_000, 0)
+	for _, want := range []int{2500, 1250, 625, 312, 156, fitsMin, fitsMin} {
+		p.overran(p.limit(0))
+		if got := p.limit(0); got != want {
+			t.Fatalf("the limit is %d, want %d", got, want)
+		}
+	}
+	commits := 0
+	for last := p.limit(0); last < 5000; commits++ {
+		p.committed(now)
+		got := p.limit(0)
+		if got <= last || got > 5000 || got > last+last/fitsShare && got < 5000 {
+			t.Fatalf("the limit went from %d to %d with a commit", last, got)
+		}
+		last = got
+	}
+	if commits > 50 {
+		t.Errorf("%d commits until the limit is what it was", commits)
+	}
+	p.overran(3) // a small batch, and a broker that is away
+	if got := p.limit(7); got != 7 {
+		t.Errorf("the limit is %d, want what suspicion allows", got)
 	}
 }

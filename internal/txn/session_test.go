@@ -2,6 +2,7 @@ package txn
 
 import (
 	"maps"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -46,6 +47,59 @@ func TestRule1FlushWithoutAnAnswerNeverCommits(t *testing.T) {
 		}
 		w.wantOnce(outTopic, values)
 	})
+}
+
+// A lane is behind, and brokers need longer for what comes of its largest batch than the transaction has
+// for its flush. To make the same batch again would make the same of it, for as long as they are slow.
+func TestLaneThatIsBehindGetsThroughSlowBrokers(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		const records = 1000
+		w := newVirtualWorld(t, 1)
+		w.config.Timeout, w.config.HandlerTimeout = 8*time.Second, 2*time.Second
+		w.config.RecordsMax = records
+		each := 4 * w.config.flushTimeout() / records // so that a part of them can be taken in time
+		slow := 0
+		w.cluster.ControlKey(int16(kmsg.Produce), func(request kmsg.Request) (kmsg.Response, error, bool) {
+			w.cluster.KeepControl()
+			if n := strings.Count(producedTo(request, outTopic), "value-of-"); n > 0 {
+				took := each * time.Duration(n)
+				if took > w.config.flushTimeout() {
+					slow++
+				}
+				w.cluster.SleepControl(func() { time.Sleep(took) }) //nolint:forbidigo // virtual time
+			}
+			return nil, nil, false
+		})
+		var values []string
+		for _, n := range numbers(0, records) {
+			values = append(values, "value-of-"+n)
+		}
+		w.produce(0, values...)
+		r := w.run()
+		until(t, w.hooks.ended, "all records committed", committed(records))
+		if err := r.drain(); err != nil {
+			t.Fatal(err)
+		}
+		if slow == 0 {
+			t.Error("no batch was too large for the brokers: nothing is shown")
+		}
+		w.wantOnce(outTopic, values)
+	})
+}
+
+// producedTo gives what a produce request writes to a topic.
+func producedTo(request kmsg.Request, topic string) string {
+	var all strings.Builder
+	if produce, ok := request.(*kmsg.ProduceRequest); ok {
+		for _, t := range produce.Topics {
+			for _, p := range t.Partitions {
+				if t.Topic == topic || t.Topic == "" {
+					all.Write(p.Records)
+				}
+			}
+		}
+	}
+	return all.String()
 }
 
 // Rule 2. A transaction that could not begin was not ended either: nothing was rewound, and to go on
