@@ -3,6 +3,7 @@ package testkit
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -74,15 +75,21 @@ type faults struct {
 	list []*Injection
 }
 
+func (f *faults) begin(fault Fault) *Injection {
+	i := &Injection{Fault: fault, faults: f}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.list = slices.DeleteFunc(f.list, func(old *Injection) bool { return old.Times < 0 }) // removed, nobody falls to it
+	f.list = append(f.list, i)
+	return i
+}
+
 func (f *faults) add(tb testing.TB, fault Fault) *Injection {
 	tb.Helper()
-	i := &Injection{Fault: fault, faults: f}
+	i := f.begin(fault)
 	if !fault.DropRequest && fault.HoldRequest == nil && !i.wantsAnswer() {
 		tb.Fatalf("fault on %s does nothing", fault.Key.Name())
 	}
-	f.mu.Lock()
-	f.list = append(f.list, i)
-	f.mu.Unlock()
 	tb.Cleanup(func() {
 		i.Remove()
 		if i.Hits() == 0 && !tb.Failed() {

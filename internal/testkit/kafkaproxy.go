@@ -60,6 +60,21 @@ func (p *KafkaProxies) Inject(tb testing.TB, fault Fault) *Injection {
 	return p.faults.add(tb, fault)
 }
 
+// Try is Inject for a fault that chance may keep from happening: whoever tries it looks at Hits. It ends
+// with Remove.
+func (p *KafkaProxies) Try(fault Fault) *Injection {
+	return p.faults.begin(fault)
+}
+
+// Choose makes Hold and Cut of every node's proxy strike the chosen clients only, see Proxy.Choose.
+func (p *KafkaProxies) Choose(clients func(id string) bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, proxy := range p.proxies {
+		proxy.Choose(clients)
+	}
+}
+
 // exchange is a request whose answer a fault waits for.
 type exchange struct {
 	key, version int16
@@ -82,6 +97,12 @@ var errCut = errors.New("cut by a fault")
 func (e *exchanges) readRequest() (chunk, error) {
 	frame, err := readFrame(e.link.client)
 	if err != nil {
+		if errors.Is(err, errFrame) && e.link.id.Load() == nil {
+			// Ports of this machine are everybody's: somebody else's client tries its luck with what was its
+			// server's port before. It never said anything of Kafka.
+			e.link.proxy.tb.Logf("proxy: a stranger came: %v", err)
+			return chunk{}, err
+		}
 		return chunk{}, e.complain(err)
 	}
 	body := frame[4:]
@@ -89,6 +110,9 @@ func (e *exchanges) readRequest() (chunk, error) {
 		return chunk{}, e.complain(fmt.Errorf("a request of %d bytes is not Kafka's", len(body)))
 	}
 	key, version, correlation := readInt16(body), readInt16(body[2:]), readInt32(body[4:])
+	if id, _, err := cutClientID(body[headerMin:]); err == nil && e.link.id.Load() == nil {
+		e.link.id.Store(&id)
+	}
 	fault := e.faults.strike(key, func() (kmsg.Request, bool) {
 		request, err := decodeRequest(key, version, body)
 		return request, e.complain(err) == nil
@@ -153,6 +177,9 @@ func (e *exchanges) complain(err error) error {
 	return err
 }
 
+// errFrame is returned for what cannot be a message.
+var errFrame = errors.New("not Kafka's (TLS?)")
+
 // readFrame reads a message with the four bytes of its size before it.
 func readFrame(from io.Reader) ([]byte, error) {
 	var size [4]byte
@@ -161,7 +188,7 @@ func readFrame(from io.Reader) ([]byte, error) {
 	}
 	n := binary.BigEndian.Uint32(size[:])
 	if n > frameMax {
-		return nil, fmt.Errorf("a frame of %d bytes is not Kafka's (TLS?)", n)
+		return nil, fmt.Errorf("a frame of %d bytes: %w", n, errFrame)
 	}
 	frame := make([]byte, 4+n)
 	copy(frame, size[:])
@@ -179,17 +206,11 @@ func decodeRequest(key, version int16, body []byte) (kmsg.Request, error) {
 		return nil, fmt.Errorf("cannot decode request %s version %d", kmsg.NameForKey(key), version)
 	}
 	request.SetVersion(version)
-	rest := body[headerMin:]
-	if len(rest) < 2 {
-		return nil, fmt.Errorf("decode request %s: no client id", kmsg.NameForKey(key))
+	_, rest, err := cutClientID(body[headerMin:])
+	if err != nil {
+		return nil, fmt.Errorf("decode request %s: %w", kmsg.NameForKey(key), err)
 	}
-	length := max(0, int(readInt16(rest))) // -1 is null
-	if len(rest) < 2+length {
-		return nil, fmt.Errorf("decode request %s: client id cut off", kmsg.NameForKey(key))
-	}
-	rest = rest[2+length:]
 	if request.IsFlexible() {
-		var err error
 		if rest, err = skipTags(rest); err != nil {
 			return nil, fmt.Errorf("decode request %s: %w", kmsg.NameForKey(key), err)
 		}
@@ -198,6 +219,18 @@ func decodeRequest(key, version int16, body []byte) (kmsg.Request, error) {
 		return nil, fmt.Errorf("decode request %s version %d: %w", kmsg.NameForKey(key), version, err)
 	}
 	return request, nil
+}
+
+// cutClientID splits the client id off what follows the first fields of a request's header.
+func cutClientID(b []byte) (id string, rest []byte, err error) {
+	if len(b) < 2 {
+		return "", nil, errors.New("no client id")
+	}
+	length := max(0, int(readInt16(b))) // -1 is null
+	if len(b) < 2+length {
+		return "", nil, errors.New("client id cut off")
+	}
+	return string(b[2:][:length]), b[2+length:], nil
 }
 
 // rewriteAnswer decodes a framed answer, lets change alter it and encodes it again under the same

@@ -100,3 +100,42 @@ func TestRequestsAreHeldAndDropped(t *testing.T) {
 		t.Errorf("end offset is %d, want 2", end)
 	}
 }
+
+// A processor alone can be cut off from brokers that all others reach, by its clients' id.
+func TestHoldAndCutStrikeChosenClientsOnly(t *testing.T) {
+	t.Parallel()
+	k, proxies := KafkaBehindProxies(t, cluster.KafkaConfig{})
+	proxy := proxies.Node(0)
+	chosen, other := Client(t, k.Brokers(), kgo.ClientID("chosen")), Client(t, k.Brokers(), kgo.ClientID("other"))
+	ping := func(client *kgo.Client, timeout time.Duration) error {
+		ctx, cancel := context.WithTimeout(t.Context(), timeout)
+		defer cancel()
+		return client.Ping(ctx)
+	}
+	for _, client := range []*kgo.Client{chosen, other} {
+		if err := ping(client, 10*time.Second); err != nil {
+			t.Fatal(err)
+		}
+	}
+	proxies.Choose(func(id string) bool { return id == "chosen" })
+	proxy.Hold(Both)
+	if err := ping(other, 10*time.Second); err != nil {
+		t.Errorf("the other client is held, too: %v", err)
+	}
+	if err := ping(chosen, time.Second); err == nil {
+		t.Error("the chosen client is not held")
+	}
+	if proxy.Cut() == 0 {
+		t.Error("no connection of the chosen client was cut")
+	}
+	proxy.Release()
+	if err := ping(chosen, 10*time.Second); err != nil {
+		t.Error(err)
+	}
+	proxies.Choose(nil)
+	if proxy.Cut() < 2 {
+		t.Error("with nobody chosen, not everybody's connections were cut")
+	}
+	never := proxies.Try(Fault{Key: kmsg.EndTxn, DropRequest: true})
+	never.Remove() // that it never happened is no failure
+}

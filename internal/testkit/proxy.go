@@ -43,6 +43,7 @@ type Proxy struct {
 	closed   bool
 	delay    time.Duration
 	gates    map[Direction]chan struct{} // of the directions on hold; closed on Release
+	chosen   func(client string) bool    // whom Hold and Cut strike; nil: everybody's
 }
 
 // NewProxy opens a proxy that forwards bytes of any protocol to the address target. It ends with the
@@ -71,13 +72,19 @@ func (p *Proxy) Address() string { return p.listener.Addr().String() }
 // traffic held or delayed.
 func (p *Proxy) Hits() int { return int(p.hits.Load()) }
 
-// Cut closes all connections and returns how many there were. New ones are taken as before.
+// Cut closes all connections, or those of the clients that were chosen, and returns how many there
+// were. What was held on them is lost. New ones are taken as before.
 func (p *Proxy) Cut() int {
 	p.mu.Lock()
-	links := p.links
-	p.links = map[*link]struct{}{}
+	var links []*link
+	for l := range p.links {
+		if p.strikes(l) {
+			links = append(links, l)
+			delete(p.links, l)
+		}
+	}
 	p.mu.Unlock()
-	for l := range links {
+	for _, l := range links {
 		l.close()
 	}
 	p.hits.Add(int64(len(links)))
@@ -111,6 +118,19 @@ func (p *Proxy) Hold(direction Direction) {
 	}
 }
 
+// Choose makes Hold, old or new, strike only the connections of clients that the function picks by
+// their Kafka client id; nil picks all. Other than on KafkaProxies no client has one.
+func (p *Proxy) Choose(clients func(id string) bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.chosen = clients
+}
+
+// strikes tells whether the traffic of a link is to be held.
+func (p *Proxy) strikes(l *link) bool {
+	return p.chosen == nil || p.chosen(l.clientID())
+}
+
 // Release lets held traffic go on, in both directions.
 func (p *Proxy) Release() {
 	p.mu.Lock()
@@ -132,6 +152,7 @@ func (p *Proxy) Delay(delay time.Duration) {
 func (p *Proxy) close() {
 	p.mu.Lock()
 	p.closed = true
+	p.chosen = nil
 	p.mu.Unlock()
 	if err := p.listener.Close(); err != nil {
 		p.tb.Errorf("close proxy: %v", err)
@@ -206,6 +227,14 @@ type link struct {
 	target net.Conn
 	once   sync.Once
 	ended  chan struct{}
+	id     atomic.Pointer[string] // of the client, once it has said it
+}
+
+func (l *link) clientID() string {
+	if id := l.id.Load(); id != nil {
+		return *id
+	}
+	return ""
 }
 
 func (l *link) close() {
@@ -293,6 +322,9 @@ func (l *link) await(direction Direction, c chunk) bool {
 	}
 	l.proxy.mu.Lock()
 	gate := l.proxy.gates[direction]
+	if gate != nil && !l.proxy.strikes(l) {
+		gate = nil
+	}
 	l.proxy.mu.Unlock()
 	if gate != nil {
 		l.proxy.hits.Add(1)
