@@ -87,6 +87,12 @@ alerts: build ## Every alert that a fault can bring about, fired and ended on a 
 dashboards: ## The Grafana dashboards anew from their program
 	cd deploy/grafana && go run .
 
+tempest: build ## Random faults on real brokers for long: make tempest SEED=7 DURATION=30m [RATE=1000] [ORDERS=60] [RESULT=FILE]
+	@mkdir -p bin/tempest
+	go test -tags chaos -count 1 -v -timeout 100h -artifacts -outputdir $(CURDIR)/bin/tempest -run Tempest ./internal/e2e -seed $(or $(SEED),0) \
+		-tempest.duration $(or $(DURATION),4h) -tempest.rate $(or $(RATE),1000) -tempest.orders $(or $(ORDERS),60) \
+		$(if $(RESULT),-tempest.result $(abspath $(RESULT)))
+
 stress: ## A new test a hundred times under race: make stress PKG=./internal/txn RUN=TestName [COUNT=100] [TAGS=integration]
 	@test -n "$(PKG)" -a -n "$(RUN)" || { echo "stress: say what to repeat: make stress PKG=./internal/txn RUN=TestName" >&2; exit 2; }
 	go test -race -tags '$(TAGS)' -run '$(RUN)' -count $(or $(COUNT),100) -failfast -timeout 60m $(PKG)
@@ -104,6 +110,9 @@ cover: ## Coverage of the unit layer, as a total and as coverage/unit.html
 	go test -coverprofile coverage/unit.out -coverpkg ./... ./...
 	go tool cover -html coverage/unit.out -o coverage/unit.html
 	@go tool cover -func coverage/unit.out | tail -n 1
+
+report: ## docs/verification.md, made of the results in docs/verification
+	go test ./internal/evidence -run Report -update
 
 bench: setup build ## The yardstick: this project beside an at-least-once loop on one real broker (minutes)
 	cd bench && go build -trimpath -o ../bin/bench .
@@ -128,4 +137,4 @@ tidy: ## Tidy the module files of every module
 	go mod tidy
 	@for module in $(MODULES) internal/tools; do (cd $$module && go mod tidy); done
 
-.PHONY: help setup demo build image clean test unit integration chaos mutants alerts dashboards sim stress fuzz cover bench fmt lint vuln tidy
+.PHONY: help setup demo build image clean test unit integration chaos mutants alerts dashboards sim tempest report stress fuzz cover bench fmt lint vuln tidy

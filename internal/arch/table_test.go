@@ -187,6 +187,8 @@ var table = map[string]rule{
 
 	// Our rules, broken one at a time: it runs the tests of other packages and knows none of them.
 	"mutants": {testsOnly: true},
+	// What runs of the proof have shown, and the report that is made of it.
+	"evidence": {testsOnly: true},
 
 	// The ledger's contract as tests, and the ledger in memory that unit tests of its callers stand on.
 	"outbox/ledger/ledgertest": {testsOnly: true, inside: []string{"outbox", "message"}},
@@ -200,10 +202,10 @@ var table = map[string]rule{
 	},
 
 	// The built program under fault. It may know the load that it drives and the settings that it
-	// writes, but checks the result with plain clients.
+	// writes, but checks the result with plain clients, and with the checker, which knows the handlers.
 	"e2e": {
 		testsOnly: true,
-		inside:    []string{"cluster", "kafka", "load", "message"},
+		inside:    []string{"cluster", "evidence", "handlers", "kafka", "load", "message", "verify"},
 		outside:   []string{"kgo", "kadm", "pgx", "yaml"},
 	},
 }
