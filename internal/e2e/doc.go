@@ -7,4 +7,9 @@
 //
 //	go test -tags chaos ./internal/e2e -run Faults -seed 7   # the same order of faults again
 //	go test -tags chaos ./internal/e2e -long                 # longer outages, more faults
+//
+// The files tempest_*_test.go are one test: a script of random faults against everything at once, three
+// brokers, database, endpoint and processors, written by a seed and kept, so that it can be done again.
+//
+//	make tempest SEED=7 DURATION=30m RATE=2800 ORDERS=120
 package e2e

@@ -150,12 +150,7 @@ func (r *receiver) linger(ctx context.Context) {
 	if !is {
 		return
 	}
-	timer := time.NewTimer(slowTime)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
+	waitOr(ctx.Done(), slowTime)
 }
 
 // outage reports whether the receiver is in a mood to do nothing, and shows it. It gives the lock back then.

@@ -151,26 +151,40 @@ func (p *processor) await(t testing.TB, timeout time.Duration, what string, done
 // awaitAdmin waits until the process has logged where its operations HTTP listens.
 func (p *processor) awaitAdmin(t testing.TB) {
 	t.Helper()
-	if p.admin != "" {
-		return
-	}
 	testkit.WaitFor(t, startTimeout, "processor "+p.name+" to name its operations HTTP", func() bool {
 		p.mustLive(t)
-		text, err := os.ReadFile(p.log)
-		if err != nil {
-			return false
-		}
-		for line := range strings.Lines(string(text)) {
-			var entry struct {
-				Message string `json:"msg"`
-				Admin   string `json:"admin"`
-			}
-			if json.Unmarshal([]byte(line), &entry) == nil && entry.Message == "starting" {
-				p.admin = entry.Admin
-			}
-		}
-		return p.admin != ""
+		return p.learnAdmin()
 	})
+}
+
+// learnAdmin looks in the log for where the operations HTTP listens, and tells whether it is known.
+func (p *processor) learnAdmin() bool {
+	if p.admin != "" {
+		return true
+	}
+	text, err := os.ReadFile(p.log)
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(text)) {
+		var entry struct {
+			Message string `json:"msg"`
+			Admin   string `json:"admin"`
+		}
+		if json.Unmarshal([]byte(line), &entry) == nil && entry.Message == "starting" {
+			p.admin = entry.Admin
+		}
+	}
+	return p.admin != ""
+}
+
+// isReady tells whether the process says that it is ready.
+func (p *processor) isReady() bool {
+	if !p.alive() || !p.learnAdmin() {
+		return false
+	}
+	code, _ := p.get(context.Background(), "/readyz") // has a timeout of its own
+	return code == http.StatusOK
 }
 
 func (p *processor) mustLive(t testing.TB) {

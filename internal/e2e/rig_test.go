@@ -156,22 +156,25 @@ func (r *rig) awaitOwns(t testing.TB, timeout time.Duration, instance string) []
 // awaitInSync waits until every replica of every topic is in sync.
 func (r *rig) awaitInSync(t testing.TB) {
 	t.Helper()
-	testkit.WaitFor(t, startTimeout, "all replicas in sync", func() bool {
-		ctx, cancel := context.WithTimeout(t.Context(), lookTimeout)
-		defer cancel()
-		topics, err := r.admin.ListTopicsWithInternal(ctx)
-		if err != nil || topics.Error() != nil {
-			return false
-		}
-		for _, topic := range topics {
-			for _, partition := range topic.Partitions {
-				if partition.Err != nil || len(partition.ISR) < len(partition.Replicas) {
-					return false
-				}
+	testkit.WaitFor(t, startTimeout, "all replicas in sync", func() bool { return r.inSync(t.Context()) })
+}
+
+// inSync tells whether they are, as far as anybody answers.
+func (r *rig) inSync(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	topics, err := r.admin.ListTopicsWithInternal(ctx)
+	if err != nil || topics.Error() != nil {
+		return false
+	}
+	for _, topic := range topics {
+		for _, partition := range topic.Partitions {
+			if partition.Err != nil || len(partition.ISR) < len(partition.Replicas) {
+				return false
 			}
 		}
-		return true
-	})
+	}
+	return true
 }
 
 // ongoing lists the transactional ids of an instance whose transaction is open and undecided.
