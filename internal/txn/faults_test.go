@@ -150,10 +150,10 @@ func TestLeadersMoveWhileTransactionsAbort(t *testing.T) {
 		if _, _, err := w.cluster.AddNode(-1, 9093); err != nil {
 			t.Fatal(err)
 		}
-		random := rand.New(rand.NewPCG(1, 2))
+		random, ofCluster := rand.New(rand.NewPCG(1, 2)), rand.New(rand.NewPCG(3, 4)) // each of one goroutine
 		aborts := w.cluster.Fault(kfake.Fault{
 			Keys: []kmsg.Key{kmsg.TxnOffsetCommit}, Topic: inTopic, Err: kerr.RebalanceInProgress, Count: -1,
-			When: func(kmsg.Request) bool { return random.IntN(3) == 0 },
+			When: func(kmsg.Request) bool { return ofCluster.IntN(3) == 0 },
 		})
 		for p := range int32(2) {
 			w.produce(p, numbers(int(p)*total/2, int(p+1)*total/2)...)
