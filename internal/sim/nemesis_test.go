@@ -169,10 +169,11 @@ func (n *nemesis) fail(f Fault) func() {
 	if code == kerr.MessageTooLarge {
 		w.accuse()
 	}
-	handle := w.cluster.Fault(
-		kfake.Fault{Keys: []kmsg.Key{key}, Err: code, Count: f.Count, When: notOurs},
-		kfake.Fault{Keys: []kmsg.Key{key}, Err: code, Count: f.Count, When: notOurs, TopLevel: true},
-	)
+	faults := []kfake.Fault{{Keys: []kmsg.Key{key}, Err: code, Count: f.Count, When: notOurs}}
+	if key != kmsg.OffsetFetch { // whose top level belongs to versions long gone
+		faults = append(faults, kfake.Fault{Keys: []kmsg.Key{key}, Err: code, Count: f.Count, When: notOurs, TopLevel: true})
+	}
+	handle := w.cluster.Fault(faults...)
 	return func() {
 		w.sleep(f.For)
 		handle.Remove()
@@ -182,10 +183,17 @@ func (n *nemesis) fail(f Fault) func() {
 	}
 }
 
-// notOurs keeps errors from the writer of the inputs: it is no part of what is tested.
+// notOurs keeps errors from the writer of the inputs, which is no part of what is tested, and errors of
+// transactional ids from producers that have none.
 func notOurs(request kmsg.Request) bool {
-	produce, is := request.(*kmsg.ProduceRequest)
-	return !is || produce.TransactionID != nil
+	switch r := request.(type) {
+	case *kmsg.ProduceRequest:
+		return r.TransactionID != nil
+	case *kmsg.InitProducerIDRequest:
+		return r.TransactionalID != nil
+	default:
+		return true
+	}
 }
 
 // hasTwins reports that two living processes have had one name: for the ledger they are one owner, so that

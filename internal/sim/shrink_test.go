@@ -27,7 +27,7 @@ func TestSavedScriptKeepsThePromise(t *testing.T) {
 	fails := func(s Script) bool {
 		for range *flagN {
 			if r := play(t, s); r.report != "" {
-				t.Logf("with %d faults: %s", len(s.Faults), r.report)
+				t.Logf("with %d faults: %s\nscript and story: %s", len(s.Faults), r.report, keep(t, r))
 				return true
 			}
 		}

@@ -378,7 +378,8 @@ func (e *errand) judgeRepeats() {
 // what became of them is known when they are ingested, and is told while earlier effects of the key wait.
 func (e *errand) sent() bool {
 	status, _, _ := strings.Cut(e.events[0].text, "\n")
-	return status != "duplicate" && status != "conflict"
+	// What was being sent when its owner was lost is unknown at once, too, while those before it may be sent again.
+	return status != "duplicate" && status != "conflict" && status != "unknown"
 }
 
 // judgeOrder hands on who was first, for the comparison with the others of the key.
