@@ -62,8 +62,9 @@ test: setup ## All three layers at their per-change size
 unit: ## Seconds: no broker, no database, under the race detector
 	@for module in . $(MODULES); do echo "module $$module"; (cd $$module && go test $(UNIT_FLAGS) ./...); done
 
-sim: ## Histories of the whole service under fault, in virtual time: make sim [N=2000] [SEED=1] [FOR=4m]
-	go test -tags synctests -count 1 -timeout 60m ./internal/sim -v -run Histories -sim.n $(or $(N),2000) -sim.seed $(or $(SEED),1) -sim.for $(or $(FOR),0) | grep -v '^=== '
+sim: ## Histories of the whole service under fault, in virtual time: make sim [N=2000] [SEED=1] [FOR=4m] [RESULT=FILE]
+	go test -tags synctests -count 1 -timeout 60m ./internal/sim -v -run Histories -sim.n $(or $(N),2000) -sim.seed $(or $(SEED),1) -sim.for $(or $(FOR),0) \
+		$(if $(RESULT),-sim.result $(abspath $(RESULT))) | grep -v '^=== '
 
 integration: build ## A real Kafka and a real Postgres, found or fetched
 	go vet -tags integration ./... # compiles on every core; go test -p 1 would compile on one
@@ -73,11 +74,11 @@ chaos: build ## The real binary under fault: kill, stop, cut, restart
 	go vet -tags chaos ./...
 	go test $(CHAOS_FLAGS) ./internal/e2e
 
-mutants: ## Break one rule of ours at a time, see its tests fail: make mutants [ONLY=name] [PART=2/5]
+mutants: ## Break one rule of ours at a time, see its tests fail: make mutants [ONLY=name] [PART=2/5] [RESULT=FILE]
 ifdef ONLY
 	go run ./internal/mutants -only $(ONLY)
 else
-	go run ./internal/mutants $(if $(PART),-part $(PART))
+	go run ./internal/mutants $(if $(PART),-part $(PART)) $(if $(RESULT),-result $(RESULT))
 	go run ./internal/mutants -tags integration
 endif
 

@@ -186,7 +186,7 @@ var table = map[string]rule{
 	"faults": {testsOnly: true},
 
 	// Our rules, broken one at a time: it runs the tests of other packages and knows none of them.
-	"mutants": {testsOnly: true},
+	"mutants": {testsOnly: true, inside: []string{"evidence"}},
 	// What runs of the proof have shown, and the report that is made of it.
 	"evidence": {testsOnly: true},
 
@@ -197,7 +197,7 @@ var table = map[string]rule{
 	// telemetry, which know real networks and clocks only.
 	"sim": {
 		testsOnly: true,
-		inside:    []string{"outbox", "outbox/dispatch", "outbox/ingest", "outbox/relay", "outbox/ledger/ledgertest", "txn", "verify"},
+		inside:    []string{"evidence", "outbox", "outbox/dispatch", "outbox/ingest", "outbox/relay", "outbox/ledger/ledgertest", "txn", "verify"},
 		outside:   []string{"kgo", "kadm", "kfake"},
 	},
 

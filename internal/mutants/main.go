@@ -13,6 +13,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"pawl/internal/evidence"
 )
 
 func main() {
@@ -36,6 +38,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	tags := flags.String("tags", "", "judge the mutants whose tests need these build tags: integration")
 	part := flags.String("part", "", "judge a part only: 2/5 is the second of five")
 	parallel := flags.Int("parallel", 2, "mutants at a time")
+	result := flags.String("result", "", "write what was found to this file, for make report")
 	whole := flags.Bool("whole", false, "run all tests of the packages, to see who else would notice")
 	if err := flags.Parse(args); err != nil {
 		return exitUsage
@@ -57,10 +60,40 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "%3d/%d %s %s\n", len(verdicts), len(mutants), v.Mutant.Name, v.word())
 	})
 	slices.SortFunc(verdicts, func(a, b Verdict) int { return index(mutants, a.Mutant.Name) - index(mutants, b.Mutant.Name) })
-	if alive := report(stdout, verdicts, time.Since(begun)); alive > 0 {
+	alive := report(stdout, verdicts, time.Since(begun))
+	if *result != "" {
+		if err := evidence.Write(*result, resultOf(verdicts, *tags, begun)); err != nil {
+			fmt.Fprintln(stderr, "mutants:", err)
+			return exitFailed
+		}
+	}
+	if alive > 0 {
 		return exitSurvivor
 	}
 	return 0
+}
+
+// resultOf is the report for those who read about it later.
+func resultOf(verdicts []Verdict, tags string, begun time.Time) evidence.Result {
+	r := evidence.Result{
+		Kind: evidence.Mutants, Title: fmt.Sprintf("%d mutants judged by tests without broker and database", len(verdicts)), Command: "make mutants",
+		Date: begun.UTC().Truncate(time.Second), Seconds: time.Since(begun).Seconds(),
+	}
+	if tags != "" {
+		r.Title, r.Command = fmt.Sprintf("%d mutants judged by tests with the tag %s", len(verdicts), tags), "go run ./internal/mutants -tags "+tags
+	}
+	var killed int64
+	for i := range verdicts {
+		v := &verdicts[i]
+		if !v.dead() {
+			r.Violations = append(r.Violations, evidence.Fact{Name: v.Mutant.Name, Text: v.word()})
+			continue
+		}
+		killed++
+		r.Rows = append(r.Rows, evidence.Fact{Name: v.Mutant.Name, Text: strings.Join(v.Killed, ", ")})
+	}
+	r.Counts = []evidence.Count{{Name: "killed", Count: killed}, {Name: "not killed", Count: int64(len(r.Violations))}}
+	return r
 }
 
 // moduleRoot finds the folder with the module's go.mod at or above the present one.

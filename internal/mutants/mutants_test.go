@@ -209,3 +209,16 @@ func TestSurvivorsAreReported(t *testing.T) {
 		t.Errorf("%d alive:\n%s", alive, text.String())
 	}
 }
+
+// A mutant that lives is a violation in what is kept of a run, never one of the killed.
+func TestResultTellsSurvivorsFromTheDead(t *testing.T) {
+	t.Parallel()
+	r := resultOf([]Verdict{
+		{Mutant: Mutant{Name: "dies"}, Killed: []string{"TestA"}},
+		{Mutant: Mutant{Name: "lives"}, Missed: []string{"TestB"}},
+		{Mutant: Mutant{Name: "breaks"}, Killed: []string{"TestC"}, Problem: "it does not compile"},
+	}, "", time.Now())
+	if r.Passed() || len(r.Rows) != 1 || r.Rows[0].Name != "dies" || len(r.Violations) != 2 {
+		t.Errorf("the result is %+v", r)
+	}
+}

@@ -17,12 +17,15 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"pawl/internal/evidence"
 )
 
 var (
 	flagN    = flag.Int("sim.n", 10, "histories to play")
 	flagSeed = flag.Uint64("sim.seed", 1, "the first seed")
 	flagFor  = flag.Duration("sim.for", 0, "begin no history after this time; 0: no limit")
+	flagKept = flag.String("sim.result", "", "write what was found to this file, for make report")
 	flagOut  = flag.String("sim.out", "", "where failing scripts are kept; default: a directory of the system's temporary one")
 )
 
@@ -95,6 +98,7 @@ func TestHistoriesKeepThePromise(t *testing.T) {
 	var mu sync.Mutex
 	bits, planned, outcomes := map[string]int{}, map[string]int{}, map[string]int{}
 	var records, failed, played int
+	var violations []evidence.Fact
 	var virtual time.Duration
 	begun := time.Now()
 	var next atomic.Int64
@@ -124,6 +128,7 @@ func TestHistoriesKeepThePromise(t *testing.T) {
 					virtual += r.virtual
 					if r.report != "" {
 						failed++
+						violations = append(violations, evidence.Fact{Name: fmt.Sprintf("seed %d", seed), Text: r.report})
 						t.Errorf("seed %d: %s\nscript and story: %s\nagain: make sim N=1 SEED=%d", seed, r.report, keep(t, r), seed)
 					}
 					mu.Unlock()
@@ -136,6 +141,27 @@ func TestHistoriesKeepThePromise(t *testing.T) {
 		played, failed, virtual.Hours(), took.Round(time.Millisecond), float64(played)/took.Seconds()/float64(runtime.GOMAXPROCS(0)), records, outcomes)
 	for _, kind := range slices.Sorted(maps.Keys(bits)) {
 		t.Logf("bit %6d times (planned %4d): %s", bits[kind], planned[kind], kind)
+	}
+	if *flagKept != "" {
+		// What a fault brings about is counted beside the faults, and is none.
+		maps.DeleteFunc(bits, func(kind string, n int) bool {
+			what, is := strings.CutPrefix(kind, "rebuilt:")
+			if is {
+				outcomes["sessions rebuilt, "+what] = n
+			}
+			return is
+		})
+		found := evidence.Result{
+			Kind: evidence.Simulation, Title: fmt.Sprintf("%d histories", played), Command: fmt.Sprintf("make sim N=%d SEED=%d", played, *flagSeed),
+			Seed: fmt.Sprintf("%d to %d", *flagSeed, *flagSeed+uint64(played)-1), Date: begun.UTC().Truncate(time.Second), Seconds: took.Seconds(), //nolint:gosec // a count
+			Counts:     append([]evidence.Count{{Name: "histories", Count: int64(played)}, {Name: "records", Count: int64(records)}}, counts(outcomes)...),
+			Faults:     counts(bits),
+			Figures:    []evidence.Fact{{Name: "virtual time", Text: virtual.Round(time.Minute).String()}, {Name: "speed", Text: fmt.Sprintf("%.1f histories a second and core", float64(played)/took.Seconds()/float64(runtime.GOMAXPROCS(0)))}},
+			Violations: violations,
+		}
+		if err := evidence.Write(*flagKept, found); err != nil {
+			t.Error(err)
+		}
 	}
 	// A fault that waits for a rare request may wait in vain now and then; a kind that always does is a hole.
 	kindBit, kindPlanned := map[string]int{}, map[string]int{}
@@ -153,6 +179,14 @@ func TestHistoriesKeepThePromise(t *testing.T) {
 			t.Logf("never bit (planned %d times): %s", kindPlanned[kind], kind)
 		}
 	}
+}
+
+// counts lists what was counted, by name.
+func counts(of map[string]int) (listed []evidence.Count) {
+	for _, name := range slices.Sorted(maps.Keys(of)) {
+		listed = append(listed, evidence.Count{Name: name, Count: int64(of[name])})
+	}
+	return listed
 }
 
 // keep saves what is needed to play a history again.
