@@ -52,8 +52,8 @@ clean: ## Remove what the other targets made here; downloads stay in the cache
 
 ##@ Tests
 
-test: setup ## All three layers at their per-change size
-	@for layer in unit integration chaos; do \
+test: setup ## All layers at their per-change size
+	@for layer in unit sim integration chaos; do \
 		echo "--- $$layer"; from=$$SECONDS; \
 		$(MAKE) $$layer; \
 		echo "--- $$layer: ok, $$((SECONDS - from)) s"; \
@@ -63,7 +63,7 @@ unit: ## Seconds: no broker, no database, under the race detector
 	@for module in . $(MODULES); do echo "module $$module"; (cd $$module && go test $(UNIT_FLAGS) ./...); done
 
 sim: ## Histories of the whole service under fault, in virtual time: make sim [N=2000] [SEED=1] [FOR=4m] [RESULT=FILE]
-	go test -tags synctests -count 1 -timeout 60m ./internal/sim -v -run Histories -sim.n $(or $(N),2000) -sim.seed $(or $(SEED),1) -sim.for $(or $(FOR),0) \
+	go test -tags synctests -count 1 -timeout 60m ./internal/sim -v -run Histories -sim.n $(or $(N),2000) -sim.seed $(or $(SEED),1) -sim.for $(or $(FOR),4m) \
 		$(if $(RESULT),-sim.result $(abspath $(RESULT))) | grep -v '^=== '
 
 integration: build ## A real Kafka and a real Postgres, found or fetched

@@ -229,6 +229,14 @@ func (w *world) unfinished() string {
 			}
 		}
 	}
+	// What a process that is gone for good has left open ends with its timeout.
+	for _, topic := range []string{outA, outB, outSettled, deadTopic} {
+		for _, p := range w.cluster.PartitionInfos(topic) {
+			if p.LastStableOffset < p.HighWatermark {
+				return fmt.Sprintf("%s/%d is stable up to %d of %d", topic, p.Partition, p.LastStableOffset, p.HighWatermark)
+			}
+		}
+	}
 	for _, p := range w.cluster.PartitionInfos(effectsTopic) {
 		next, seq := int64(-1), int64(-1)
 		var why []string
