@@ -53,7 +53,7 @@ clean: ## Remove what the other targets made here; downloads stay in the cache
 ##@ Tests
 
 test: setup ## All layers at their per-change size
-	@for layer in unit sim integration chaos; do \
+	@for layer in unit 'sim N=400' integration chaos; do \
 		echo "--- $$layer"; from=$$SECONDS; \
 		$(MAKE) $$layer; \
 		echo "--- $$layer: ok, $$((SECONDS - from)) s"; \
@@ -70,9 +70,9 @@ integration: build ## A real Kafka and a real Postgres, found or fetched
 	go vet -tags integration ./... # compiles on every core; go test -p 1 would compile on one
 	@for module in . $(MODULES); do echo "module $$module"; (cd $$module && go test $(INTEGRATION_FLAGS) ./...); done
 
-chaos: build ## The real binary under fault: kill, stop, cut, restart
+chaos: build ## The real binary under fault: kill, stop, cut, restart: make chaos [SEED=12, 0 draws one]
 	go vet -tags chaos ./...
-	go test $(CHAOS_FLAGS) ./internal/e2e
+	go test $(CHAOS_FLAGS) ./internal/e2e -seed $(or $(SEED),12)
 
 mutants: ## Break one rule of ours at a time, see its tests fail: make mutants [ONLY=name] [PART=2/5] [RESULT=FILE]
 ifdef ONLY

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -59,6 +60,7 @@ func (n *nemesis) strike(f Fault) func() {
 	case "crash-for-good":
 		s.retire()
 		bit(s.crash(p, -1))
+		return func() { w.expire(s) }
 	case "restart", "leave":
 		bit(s.drain(f.For, f.Kind == "leave"))
 	case "twin":
@@ -208,6 +210,22 @@ func (w *world) accuse() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.accused = true
+}
+
+// expire ends the sessions of a replica that is gone, as a broker does. kfake begins the session of a static
+// member with its first heartbeat, so that one which died before it would own its partitions for ever.
+func (w *world) expire(s *slot) {
+	w.sleep(sessionTimeout + time.Second)
+	names := map[string][]string{application + ".ledger": {application + "." + s.name}}
+	for lane := range w.script.Lanes {
+		names[group] = append(names[group], fmt.Sprintf("%s.%s.%d", application, s.name, lane))
+	}
+	for group, members := range names {
+		leave := kadm.LeaveGroup(group).InstanceIDs(members...)
+		if _, err := kadm.NewClient(w.client).LeaveGroup(w.ctx, leave); err != nil {
+			w.note("end the sessions of %s: %v", s.name, err) // most have ended by themselves
+		}
+	}
 }
 
 // heal ends every fault and starts what is down.

@@ -472,19 +472,18 @@ func (c *conn) correctJoin(a asked, answer []byte) []byte {
 	})
 }
 
-// correctEpochs: after the leader of a partition has moved and until something is written there, kfake
-// says of earlier epochs that it does not know them, which for the client is the loss of data. A broker
-// gives the end of the log.
+// correctEpochs: after the leader of a partition has moved kfake says of earlier epochs that it does not know
+// them, or that they ended before what was read in them, which for the client is the loss of data. kfake
+// never loses any: what was read is below the end of the log.
 func (c *conn) correctEpochs(a asked, answer []byte) []byte {
 	return rewrite(a, answer, func(r kmsg.Response) {
 		for _, topic := range r.(*kmsg.OffsetForLeaderEpochResponse).Topics {
 			for i := range topic.Partitions {
 				p := &topic.Partitions[i]
-				if p.ErrorCode == 0 && p.EndOffset < 0 {
+				info := c.wire.cluster.PartitionInfo(topic.Topic, p.Partition)
+				if p.ErrorCode == 0 && info != nil && p.EndOffset < info.HighWatermark {
 					c.wire.bit("corrected:OffsetForLeaderEpoch")
-					if info := c.wire.cluster.PartitionInfo(topic.Topic, p.Partition); info != nil {
-						p.LeaderEpoch, p.EndOffset = info.Epoch, info.HighWatermark
-					}
+					p.LeaderEpoch, p.EndOffset = info.Epoch, info.HighWatermark
 				}
 			}
 		}
