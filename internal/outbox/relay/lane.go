@@ -18,9 +18,10 @@ const (
 	pollMin = time.Second // how often an idle lane asks the ledger, unless it is woken
 	pollMax = 10 * time.Second
 
-	// intervalMin is the least time from one transaction to the next while the lane keeps up. A dispatcher flushes every
-	// few milliseconds, and a transaction for each flush would keep the brokers busy with markers.
-	intervalMin = 25 * time.Millisecond
+	// intervalMin is the least time from one transaction to the next while the lane keeps up. A dispatcher flushes some
+	// twenty times a second, and a transaction for each flush of a dozen lanes would take a quarter of what an effect costs
+	// the process, and brokers as much.
+	intervalMin = 100 * time.Millisecond
 
 	backoffMin = 100 * time.Millisecond // after a failure
 	backoffMax = 10 * time.Second
