@@ -164,7 +164,7 @@ func TestHistoriesKeepThePromise(t *testing.T) {
 		})
 		found := evidence.Result{
 			Kind: evidence.Simulation, Title: fmt.Sprintf("%d histories", played), Command: fmt.Sprintf("make sim N=%d SEED=%d", played, *flagSeed),
-			Seed: fmt.Sprintf("%d to %d", *flagSeed, *flagSeed+uint64(played)-1), Date: begun.UTC().Truncate(time.Second), Seconds: took.Seconds(), //nolint:gosec // a count
+			Seed: fmt.Sprintf("%d to %d", *flagSeed, *flagSeed+uint64(played)-1), Date: begun.UTC().Truncate(time.Second), Seconds: took.Seconds(),
 			Counts:     append([]evidence.Count{{Name: "histories", Count: int64(played)}, {Name: "of them, say nothing", Count: int64(jammed)}, {Name: "records", Count: int64(records)}}, counts(outcomes)...),
 			Faults:     counts(bits),
 			Figures:    []evidence.Fact{{Name: "virtual time", Text: virtual.Round(time.Minute).String()}, {Name: "speed", Text: fmt.Sprintf("%.1f histories a second and core", float64(played)/took.Seconds()/float64(runtime.GOMAXPROCS(0)))}},

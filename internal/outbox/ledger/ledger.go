@@ -1,7 +1,7 @@
 // Package ledger keeps effects in Postgres: what was ingested, what became of it, who may dispatch it.
 //
 // Every lane has an append-only chain of positions, whose primary key decides between ingesters; its
-// effects, in partitions by generation; and its flushes, which are the outcomes. On the way of success
+// effects, packed into segments, in partitions by generation; and its flushes, which are the outcomes. On the way of success
 // rows are only inserted, so that nothing decays under a long transaction. Small tables hold what
 // fails: parked, sending, dead and kept. The schema, with a comment on each table, is in migrations;
 // roles.sql has the rights that each role needs.

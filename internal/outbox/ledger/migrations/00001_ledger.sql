@@ -59,7 +59,7 @@ CREATE TABLE @schema.segment (
   effects   bytea  NOT NULL,                    -- its first byte is the format
   PRIMARY KEY (lane, last_off, gen)
 ) PARTITION BY RANGE (gen);
-ALTER TABLE @schema.segment ALTER COLUMN effects SET STORAGE EXTERNAL; -- to compress them takes more time than it saves
+ALTER TABLE @schema.segment ALTER COLUMN effects SET STORAGE EXTERNAL; -- never compressed
 
 -- What became of them: one row for each flush, numbered without gap in each lane.
 CREATE TABLE @schema.flush (
