@@ -213,19 +213,14 @@ func doing(err error, what string, lane int32) error {
 	return fmt.Errorf("%s lane %d: %w", what, lane, err)
 }
 
-// executor is a pool or a transaction.
-type executor interface {
-	Exec(ctx context.Context, sql string, arguments ...any) (pgconn.CommandTag, error)
+// querier is a pool or a transaction.
+type querier interface {
+	Query(ctx context.Context, sql string, arguments ...any) (pgx.Rows, error)
 	SendBatch(ctx context.Context, batch *pgx.Batch) pgx.BatchResults
 }
 
-// querier is a pool or a transaction, too.
-type querier interface {
-	Query(ctx context.Context, sql string, arguments ...any) (pgx.Rows, error)
-}
-
 // batched sends statements in one round trip and hears their answers in order; the first error ends it.
-func batched(ctx context.Context, db executor, batch *pgx.Batch) error {
+func batched(ctx context.Context, db querier, batch *pgx.Batch) error {
 	return db.SendBatch(ctx, batch).Close()
 }
 

@@ -246,16 +246,7 @@ func (l *Ledger) pick(ctx context.Context, db querier, lane int32, generation in
 	return intents, nil
 }
 
-func byOffset(a, b outbox.Intent) int {
-	switch {
-	case a.Offset < b.Offset:
-		return -1
-	case a.Offset > b.Offset:
-		return 1
-	default:
-		return 0
-	}
-}
+func byOffset(a, b outbox.Intent) int { return cmp.Compare(a.Offset, b.Offset) }
 
 // absent gives the offsets that have no intent; both ascend.
 func absent(offsets []int64, intents []outbox.Intent) (gone []int64) {
