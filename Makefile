@@ -16,6 +16,8 @@ LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.dat
 # go.mod. The tools' module has no code.
 MODULES := $(filter-out internal/tools,$(patsubst %/go.mod,%,$(wildcard */go.mod */*/go.mod)))
 
+# go test; in CI with a second try, see there.
+TEST := $(CURDIR)/hack/test.sh
 TOOL := go tool -modfile=$(CURDIR)/internal/tools/go.mod
 
 # One broker is a JVM and a package of integration tests starts one, so those layers run package
@@ -60,7 +62,7 @@ test: setup ## All layers at their per-change size
 	done
 
 unit: ## Seconds: no broker, no database, under the race detector
-	@for module in . $(MODULES); do echo "module $$module"; (cd $$module && go test $(UNIT_FLAGS) ./...); done
+	@for module in . $(MODULES); do echo "module $$module"; (cd $$module && $(TEST) ./... $(UNIT_FLAGS)); done
 
 sim: ## Histories of the whole service under fault, in virtual time: make sim [N=2000] [SEED=1] [FOR=4m] [RESULT=FILE]
 	go test -tags synctests -count 1 -timeout 60m ./internal/sim -v -run Histories -sim.n $(or $(N),2000) -sim.seed $(or $(SEED),1) -sim.for $(or $(FOR),4m) \
@@ -68,11 +70,11 @@ sim: ## Histories of the whole service under fault, in virtual time: make sim [N
 
 integration: build ## A real Kafka and a real Postgres, found or fetched
 	go vet -tags integration ./... # compiles on every core; go test -p 1 would compile on one
-	@for module in . $(MODULES); do echo "module $$module"; (cd $$module && go test $(INTEGRATION_FLAGS) ./...); done
+	@for module in . $(MODULES); do echo "module $$module"; (cd $$module && $(TEST) ./... $(INTEGRATION_FLAGS)); done
 
 chaos: build ## The real binary under fault: kill, stop, cut, restart; random faults of all kinds are make tempest
 	go vet -tags chaos ./...
-	go test $(CHAOS_FLAGS) -skip Tempest ./internal/e2e
+	$(TEST) ./internal/e2e $(CHAOS_FLAGS) -skip Tempest
 
 mutants: ## Break one rule of ours at a time, see its tests fail: make mutants [ONLY=name] [PART=2/5] [RESULT=FILE]
 ifdef ONLY
