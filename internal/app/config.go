@@ -125,6 +125,7 @@ type Admin struct {
 	Listen    string `yaml:"listen" doc:"Address to listen on, as host:port or :port."`
 	TokenFile string `yaml:"token_file" doc:"File that holds the token for changes and for what shows effects. Empty means that both are refused."`
 	Contents  bool   `yaml:"contents" doc:"Whether who has the token may see what effects send and what is answered to them."`
+	Profiling bool   `yaml:"profiling" doc:"Whether /debug/pprof/ is served, to every reader of the address: a profile shows the process's inside."`
 }
 
 // Log says what is logged and how.

@@ -132,7 +132,7 @@ func open(ctx context.Context, conf Config, build Build, told Options, log *slog
 			ready = append(ready, admin.Check{Name: "ledger", Probe: s.effects.ready})
 		}
 		s.admin, err = admin.Open(ctx, admin.Config{
-			Effects: s.effects.api(), Contents: conf.Admin.Contents,
+			Effects: s.effects.api(), Contents: conf.Admin.Contents, Profiling: conf.Admin.Profiling,
 			Listen: conf.Admin.Listen, TokenFile: conf.Admin.TokenFile,
 			Application: conf.Application, Instance: conf.Instance, Version: build.Full,
 			Metrics: registry, Log: log,

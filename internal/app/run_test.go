@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -278,6 +279,24 @@ func TestDrainLeavesTheGroupIfToldTo(t *testing.T) {
 			}
 			if got := r.members(); got != members {
 				t.Errorf("after the drain the group has %d members, want %d", got, members)
+			}
+			r.end()
+		})
+	}
+}
+
+// Profiles are served if the configuration says so, and only then.
+func TestProfilesAreServedIfAskedFor(t *testing.T) {
+	t.Parallel()
+	for profiling, code := range map[bool]int{true: http.StatusOK, false: http.StatusNotFound} {
+		t.Run(strconv.FormatBool(profiling), func(t *testing.T) {
+			t.Parallel()
+			set := func(c *Config) { c.Admin.Profiling = profiling }
+			r := runWith(t, set, Options{}, func(context.Context, *kadm.Client) error { return nil })
+			r.line("starting")
+			r.awaitProbe("/readyz?verbose", http.StatusOK)
+			if got, _ := r.ask(http.MethodGet, "/debug/pprof/goroutine?debug=1", ""); got != code {
+				t.Errorf("/debug/pprof/ answers %d, want %d", got, code)
 			}
 			r.end()
 		})
