@@ -87,6 +87,9 @@ endif
 alerts: build ## Every alert that a fault can bring about, fired and ended on a running system (minutes; chaos has the most important)
 	go test $(CHAOS_FLAGS) -run Alert -v ./internal/e2e -long
 
+chart: ## What follows from the Helm chart anew: plain manifests, golden files, table of values
+	cd deploy/helm && go test -tags integration -count 1 -run Generated . -update
+
 dashboards: ## The Grafana dashboards anew from their program
 	cd deploy/grafana && go run .
 
@@ -140,4 +143,4 @@ tidy: ## Tidy the module files of every module
 	go mod tidy
 	@for module in $(MODULES) internal/tools; do (cd $$module && go mod tidy); done
 
-.PHONY: help setup demo build image clean test unit integration chaos mutants alerts dashboards sim tempest report stress fuzz cover bench fmt lint vuln tidy
+.PHONY: help setup demo build image clean test unit integration chaos mutants alerts chart dashboards sim tempest report stress fuzz cover bench fmt lint vuln tidy
