@@ -41,6 +41,7 @@ func (t *Telemetry) ended(ended txn.Ended) {
 	now := time.Now()
 	t.metrics.transactions.of(transactionKey{ended.Outcome, ended.Reason}).Inc()
 	t.metrics.observe(ended, now)
+	t.recent.add(ended, now)
 	t.countRecords(ended)
 	switch ended.Outcome {
 	case txn.Committed:

@@ -68,6 +68,7 @@ type Telemetry struct {
 	metrics *metrics
 	facts   *facts
 	shares  *shares
+	recent  recent
 	lag     *question[[]LagSample]
 	held    *question[map[string]time.Duration]
 }
