@@ -232,11 +232,16 @@ func (c *cli) checkFlags(cmd *cobra.Command) error {
 // load reads the configuration that the persistent flags and the environment name, and prints its
 // warnings. Its problems end the program with exitUsage.
 func (c *cli) load(*cobra.Command) (app.Config, error) {
+	conf, _, err := c.loadWithOrigins()
+	return conf, err
+}
+
+func (c *cli) loadWithOrigins() (app.Config, *app.Origins, error) {
 	conf, origins, err := app.Load(c.loadOptions())
 	if err == nil { // else the problems come first
 		c.printProblems(c.stderr, origins.Warnings())
 	}
-	return conf, usage(err)
+	return conf, origins, usage(err)
 }
 
 func (c *cli) loadOptions() app.LoadOptions {

@@ -28,10 +28,11 @@ signal ends it at once; that too loses nothing, its open transaction is aborted 
   processor run -c config.yaml --set log.format=text --set log.level=debug`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			conf, err := c.load(cmd)
+			conf, origins, err := c.loadWithOrigins()
 			if err != nil {
 				return err
 			}
+			options.Settings = origins.Settings(conf)
 			// A secret or certificate that is not there is a wrong configuration, as for every other command.
 			if _, err := c.kafkaConfig(conf).Options(); err != nil {
 				return usage(err)

@@ -1,4 +1,4 @@
-// Package admin serves the operations HTTP of one process: metrics, health, version, a small page
+// Package admin serves the operations HTTP of one process: metrics, health, version, a status page
 // for people, and the few actions an operator may take. It knows nothing of lanes, brokers or
 // ledgers: every fact comes through a function in Config.
 //
@@ -52,6 +52,11 @@ type Config struct {
 
 	// Status returns what /api/v1/status shows, as JSON.
 	Status func(ctx context.Context) (any, error)
+	// View returns what the status page shows of the process, as JSON. It is asked about once a second while
+	// somebody looks, and never where nobody does.
+	View func(ctx context.Context) (any, error)
+	// Settings is what /api/v1/config shows, as JSON: the configuration without its secrets.
+	Settings any
 	// Effects answers for the effect ledger, nil where this process has none.
 	Effects Effects
 	// Contents allows Effects to show what was sent and answered to whoever has the token.
@@ -71,6 +76,9 @@ func (c Config) validate() error {
 	}
 	if c.Status == nil {
 		errs = append(errs, errors.New("no source of the status"))
+	}
+	if c.View == nil {
+		errs = append(errs, errors.New("no source of the view"))
 	}
 	if c.Drain == nil {
 		errs = append(errs, errors.New("no way to drain"))
@@ -96,6 +104,9 @@ type Server struct {
 	listener net.Listener
 	http     *http.Server
 	refusals limiter
+	last     snapshots
+	viewers  chan struct{} // one for each open stream
+	ending   chan struct{} // closed when Run begins to end
 }
 
 // Open binds the address, so that a port in use is known before anything else has started.
@@ -108,7 +119,7 @@ func Open(ctx context.Context, config Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open admin server: set another admin.listen or end what holds the port: %w", err)
 	}
-	s := &Server{config: config, listener: listener}
+	s := &Server{config: config, listener: listener, viewers: make(chan struct{}, viewersMax), ending: make(chan struct{})}
 	s.http = &http.Server{
 		Handler:           s.handler(),
 		ReadHeaderTimeout: headerReadTimeout,
@@ -134,6 +145,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return fmt.Errorf("serve admin: %w", err)
 	case <-ctx.Done():
 	}
+	close(s.ending) // streams would go on for ever
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
 	err := s.http.Shutdown(closing)
@@ -172,8 +184,13 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, s.config.Version)
 	})
-	mux.HandleFunc("GET /{$}", s.page)
+	s.routePage(mux)
 	mux.HandleFunc("GET /api/v1/status", s.status)
+	mux.HandleFunc("GET /api/v1/view", s.view)
+	mux.HandleFunc("GET /api/v1/events", s.events)
+	mux.HandleFunc("GET /api/v1/config", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusOK, map[string]any{"settings": s.config.Settings})
+	})
 	mux.HandleFunc("POST /api/v1/drain", s.drain)
 	s.routeEffects(mux)
 	if s.config.Profiling {

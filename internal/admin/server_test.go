@@ -77,6 +77,7 @@ func open(t *testing.T, change func(*Config)) *site {
 		Status: func(context.Context) (any, error) {
 			return map[string]any{"lanes": []int{0, 1}}, nil
 		},
+		View: func(context.Context) (any, error) { return map[string]any{"since": "then"}, nil },
 		Drain: func(drain Drain) error {
 			s.drains <- drain
 			return nil
@@ -151,6 +152,7 @@ func TestEndpointsAnswer(t *testing.T) {
 		{"/startupz", "text/plain", "ok\n"},
 		{"/version", "application/json", `"version": "1.2.3"`},
 		{"/api/v1/status", "application/json", `"lanes"`},
+		{"/api/v1/view", "application/json", `"view":{"since":"then"}`},
 		{"/", "text/html", "orders-0"},
 	} {
 		answer := s.get(t, test.target)
@@ -261,7 +263,7 @@ func TestPageEscapesWhatItShows(t *testing.T) {
 		c.Ready = []Check{{Name: "preflight", Probe: fails("topic <b> is missing: run processor topics apply")}}
 	})
 	body := s.get(t, "/").Body.String()
-	if strings.Contains(body, "<script>") || strings.Contains(body, "<b>") {
+	if strings.Contains(body, "<script>x") || strings.Contains(body, "<b>") {
 		t.Errorf("unescaped: %s", body)
 	}
 	if !strings.Contains(body, "failed: topic &lt;b&gt; is missing: run processor topics apply") {
@@ -277,7 +279,7 @@ func TestOpenRefusesIncompleteConfig(t *testing.T) {
 	if err == nil {
 		t.Fatal("opened")
 	}
-	for _, part := range []string{"no source of metrics", "no logger", "status", "drain", `"joined" is there twice`, `"empty" is incomplete`} {
+	for _, part := range []string{"no source of metrics", "no logger", "status", "view", "drain", `"joined" is there twice`, `"empty" is incomplete`} {
 		if !strings.Contains(err.Error(), part) {
 			t.Errorf("%q does not say %q", err, part)
 		}

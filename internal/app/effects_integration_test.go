@@ -3,13 +3,10 @@
 package app
 
 import (
-	"context"
 	"net/http"
 	"os"
 	"strings"
 	"testing"
-
-	"github.com/twmb/franz-go/pkg/kadm"
 
 	"pawl/internal/outbox/ledger"
 	"pawl/internal/postgres"
@@ -18,14 +15,12 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(testkit.Main(m)) }
 
-func unspoiled(context.Context, *kadm.Client) error { return nil }
-
 // A schema that is behind keeps the service unready and says what to run; once that is done the service
 // gets ready by itself.
 func TestSchemaThatIsBehindKeepsTheServiceUnready(t *testing.T) {
 	t.Parallel()
 	dsn := testkit.Postgres(t)
-	r := runWith(t, withLedger(dsn), Options{}, unspoiled)
+	r := runWith(t, withLedger(dsn), Options{}, nothing)
 	r.line("starting")
 	line := r.line("the effect ledger can't be used yet, effects wait on their topic")
 	if !strings.Contains(line.Err, "processor migrate up") {
@@ -49,7 +44,7 @@ func TestSchemaThatIsBehindKeepsTheServiceUnready(t *testing.T) {
 // In a small set-up the service does that itself.
 func TestServiceMigratesIfToldTo(t *testing.T) {
 	t.Parallel()
-	r := runWith(t, withLedger(testkit.Postgres(t)), Options{Migrate: true}, unspoiled)
+	r := runWith(t, withLedger(testkit.Postgres(t)), Options{Migrate: true}, nothing)
 	r.line("starting")
 	r.line("the ledger's schema is up to date")
 	r.awaitProbe("/readyz?verbose", http.StatusOK)

@@ -36,7 +36,8 @@ type Build struct {
 
 // Options are what a run is told beside its configuration.
 type Options struct {
-	Migrate bool // bring the schema of the effect ledger up to date before it is used
+	Migrate  bool      // bring the schema of the effect ledger up to date before it is used
+	Settings []Setting // the configuration with its origins, for the status page; nil shows none
 }
 
 // preflightPause is the time between two preflights while there are problems.
@@ -127,6 +128,10 @@ func open(ctx context.Context, conf Config, build Build, told Options, log *slog
 		s.effects, err = s.openEffects(ctx, options, registry, told.Migrate)
 	}
 	if err == nil {
+		view := &viewer{
+			conf: conf, since: time.Now(), metrics: registry, status: s.status, recent: s.telemetry.Recent,
+			draining: func() bool { return s.notDraining(ctx) != nil },
+		}
 		ready := []admin.Check{{Name: "drain", Probe: s.notDraining}, {Name: "preflight", Probe: s.preflightPassed}, {Name: "group", Probe: s.joined}}
 		if s.effects != nil {
 			ready = append(ready, admin.Check{Name: "ledger", Probe: s.effects.ready})
@@ -140,7 +145,8 @@ func open(ctx context.Context, conf Config, build Build, told Options, log *slog
 			Ready:   ready,
 			Started: []admin.Check{{Name: "preflight", Probe: s.preflightPassed}},
 			Status:  func(context.Context) (any, error) { return Status{s.status(), s.effects.status()}, nil },
-			Drain:   s.drain,
+			View:    view.view, Settings: publicSettings(told.Settings),
+			Drain: s.drain,
 		})
 	}
 	if err != nil {

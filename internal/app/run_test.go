@@ -68,6 +68,9 @@ func runMinimal(t *testing.T, spoil func(ctx context.Context, admin *kadm.Client
 	return runWith(t, func(*Config) {}, Options{}, spoil)
 }
 
+// nothing is spoiled.
+func nothing(context.Context, *kadm.Client) error { return nil }
+
 // runWith does so with a configuration that change makes of the minimal one.
 func runWith(t *testing.T, change func(*Config), options Options, spoil func(ctx context.Context, admin *kadm.Client) error) *running {
 	t.Helper()
@@ -264,7 +267,7 @@ func TestDrainLeavesTheGroupIfToldTo(t *testing.T) {
 	} {
 		t.Run(order, func(t *testing.T) {
 			t.Parallel()
-			r := runMinimal(t, func(context.Context, *kadm.Client) error { return nil })
+			r := runMinimal(t, nothing)
 			r.line("starting")
 			r.awaitProbe("/readyz?verbose", http.StatusOK)
 			if got := r.members(); got != 1 {
@@ -314,7 +317,7 @@ func withLedger(dsn string) func(*Config) {
 // A database that is away holds effects up, not the service; it is told without the password.
 func TestDatabaseThatIsAwayLeavesTheServiceReady(t *testing.T) {
 	t.Parallel()
-	r := runWith(t, withLedger("postgres://pawl:"+testToken+"@127.0.0.1:1/pawl"), Options{}, func(context.Context, *kadm.Client) error { return nil })
+	r := runWith(t, withLedger("postgres://pawl:"+testToken+"@127.0.0.1:1/pawl"), Options{}, nothing)
 	r.line("starting")
 	line := r.line("the effect ledger can't be used yet, effects wait on their topic")
 	if line.Err == "" || strings.Contains(line.Err, testToken) {
