@@ -34,7 +34,7 @@ help: ## This list
 		/^##@ / {printf "\n%s%s%s\n", bold, substr($$0, 5), plain} \
 		/^[a-z-]+:.*## / {printf "  %s%-12s%s %s\n", bold, $$1, plain, $$2}' $(MAKEFILE_LIST)
 
-setup: ## Install or fetch what is missing (JRE, Maven, Kafka, Postgres, pgbouncer, Prometheus, C compiler); safe to repeat
+setup: ## Install or fetch what is missing (JRE, Maven, Kafka, Postgres, pgbouncer, Prometheus, Chromium, C compiler); safe to repeat
 	hack/setup.sh
 
 demo: setup build ## Kafka, an order stream, two processors, one killed in mid-transaction; prints the proof
@@ -90,6 +90,11 @@ alerts: build ## Every alert that a fault can bring about, fired and ended on a 
 chart: ## What follows from the Helm chart anew: plain manifests, golden files, table of values
 	cd deploy/helm && go test -tags integration -count 1 -run Generated . -update
 
+page: ## The status page in a headless browser; pictures of it in bin/page
+	@mkdir -p bin/page
+	go test -tags integration -count 1 -artifacts -outputdir $(CURDIR)/bin/page -run '^TestPage' ./internal/app
+	@find bin/page -name '*.png'
+
 dashboards: ## The Grafana dashboards anew from their program
 	cd deploy/grafana && go run .
 
@@ -143,4 +148,4 @@ tidy: ## Tidy the module files of every module
 	go mod tidy
 	@for module in $(MODULES) internal/tools; do (cd $$module && go mod tidy); done
 
-.PHONY: help setup demo build image clean test unit integration chaos mutants alerts chart dashboards sim tempest report stress fuzz cover bench fmt lint vuln tidy
+.PHONY: help setup demo build image clean test unit integration chaos mutants alerts chart dashboards sim tempest report page stress fuzz cover bench fmt lint vuln tidy

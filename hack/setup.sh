@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Brings what `make test` and `make demo` need beyond Go, git and make: a Java runtime (17 or later)
 # and Maven for Apache Kafka, a Postgres server and pgbouncer, Prometheus and Alertmanager with their tools for
-# the rules in deploy/, a C compiler for the race detector.
+# the rules in deploy/, Chromium for the status page, a C compiler for the race detector.
 #
 # On Debian and Ubuntu it installs what is missing with apt-get, elsewhere it says what to install.
 # It changes nothing where everything is there, so it may run before every test. What cannot be
@@ -60,6 +60,9 @@ has_alertmanager() {
 	command -v amtool >/dev/null && { command -v prometheus-alertmanager || command -v alertmanager; } >/dev/null
 }
 
+# The same names as internal/testkit looks for.
+has_browser() { command -v chromium || command -v chromium-browser || command -v google-chrome || command -v google-chrome-stable; } >/dev/null
+
 has_compiler() { command -v "${CC:-gcc}" >/dev/null || command -v clang >/dev/null; }
 
 # What is missing, as words.
@@ -70,6 +73,7 @@ missing() {
 	has_pgbouncer || echo pgbouncer
 	has_prometheus || echo prometheus
 	has_alertmanager || echo alertmanager
+	has_browser || echo browser
 	has_compiler || echo compiler
 }
 
@@ -137,6 +141,8 @@ install_with_apt() {
 		pgbouncer) packages=pgbouncer service=pgbouncer ;;
 		prometheus) packages=prometheus service=prometheus ;;
 		alertmanager) packages=prometheus-alertmanager service=prometheus-alertmanager ;;
+		# Without its recommendations it has no fonts.
+		browser) packages="chromium fonts-dejavu-core" ;;
 		compiler) packages="gcc libc6-dev" ;;
 		esac
 		[[ -z $service ]] || keep_quiet mask $service
@@ -162,12 +168,13 @@ advise() {
 		pgbouncer) say "please install pgbouncer: without it tests of a pooler cannot run" ;;
 		prometheus) say "please install Prometheus (prometheus and promtool): without it tests of the alerts cannot run" ;;
 		alertmanager) say "please install Alertmanager (prometheus-alertmanager and amtool): without it tests of the alerts' routes cannot run" ;;
+		browser) say "please install Chromium (chromium or google-chrome): without it tests of the status page cannot run" ;;
 		compiler) say "please install a C compiler (gcc): the race detector needs it" ;;
 		esac
 	done
 	case $(uname -s) in
-	Darwin) say "with Homebrew: brew install openjdk maven postgresql@18 pgbouncer prometheus alertmanager" ;;
-	Linux) command -v apt-get >/dev/null || say "packages are named like java-21-openjdk-headless, maven, postgresql-server, pgbouncer, prometheus, alertmanager, gcc" ;;
+	Darwin) say "with Homebrew: brew install openjdk maven postgresql@18 pgbouncer prometheus alertmanager chromium" ;;
+	Linux) command -v apt-get >/dev/null || say "packages are named like java-21-openjdk-headless, maven, postgresql-server, pgbouncer, prometheus, alertmanager, chromium, gcc" ;;
 	esac
 }
 
@@ -183,7 +190,7 @@ main() {
 		advise "$@"
 		return
 	fi
-	say "all there: Java $(java_version), Maven, Postgres, pgbouncer, Prometheus, Alertmanager, C compiler"
+	say "all there: Java $(java_version), Maven, Postgres, pgbouncer, Prometheus, Alertmanager, Chromium, C compiler"
 }
 
 main

@@ -146,7 +146,7 @@ func (v *viewer) view(context.Context) (any, error) {
 	view := View{
 		Since: v.since.UTC(), Draining: v.draining(), Inputs: v.inputs(all), Outputs: v.outputs(all),
 		Lanes: lanesView(status), Partitions: partitionsView(status, all), Transactions: v.transactions(all),
-		DeadLetters: []DeadLetterView{}, Endpoints: v.conf.EndpointNames(), Effects: v.effects(all),
+		DeadLetters: []DeadLetterView{}, Endpoints: append([]string{}, v.conf.EndpointNames()...), Effects: v.effects(all),
 	}
 	if up, known := all.find("processor_kafka_up"); known {
 		answered := up == 1

@@ -172,7 +172,7 @@ var table = map[string]rule{
 
 	// Tests only, from here on.
 
-	// Brokers, databases, proxies and fault injectors.
+	// Brokers, databases, proxies, fault injectors and a browser.
 	"testkit": {
 		testsOnly: true,
 		inside:    []string{"cluster", "message"},

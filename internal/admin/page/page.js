@@ -162,8 +162,8 @@ function stats(now) {
     ["Out, records a second", perSecond(rate((v) => sum(v.outputs, (one) => one.records)))],
     ["Behind", behind.length > 0 ? count(sum(behind, (n) => n)) : unknown, behind.length > 0 ? `records, ${duration(waiting)}` : "not known"],
     ["Transactions a second", perSecond(rate(endedOf))],
-    ["Median of the last", times.length > 0 ? duration(times[times.length >> 1]) : unknown],
-    ["Oldest open", open == null ? "none" : duration(Math.max(0, open))],
+    ["Transaction, median", times.length > 0 ? duration(times[times.length >> 1]) : unknown, "of the last 100"],
+    ["Oldest open", open == null ? "none" : duration(Math.max(0, open)), "transaction"],
     ["Did not commit", count(lost), "since start"],
   ];
   if (held > 0) list.push(["Readers held back", duration(held), "by an open transaction", held >= 5 ? "warn" : ""]);
@@ -186,19 +186,19 @@ function showStats(now) {
   });
 }
 
-// edges of the flow: from, to, and what counts them.
+// edges of the flow: kind, from, to, and what counts them.
 function edges(view) {
   const list = [];
   for (const input of view.inputs) {
-    list.push({ from: input.topic, to: input.handler, of: (v) => taken(inputOf(v, input.topic)) });
+    list.push({ kind: "in", from: input.topic, to: input.handler, of: (v) => taken(inputOf(v, input.topic)) });
   }
   for (const output of view.outputs) {
-    list.push({ from: "one transaction", to: output.topic, of: (v) => outputOf(v, output.topic)?.records });
+    list.push({ kind: "out", from: "transaction", to: output.topic, of: (v) => outputOf(v, output.topic)?.records });
   }
   const effects = view.outputs.find((one) => one.kind === "effects");
   if (effects) {
     for (const name of view.endpoints) {
-      list.push({ from: effects.topic, to: name, calls: true, of: (v) => callsOf(endpointOf(v, name)) });
+      list.push({ kind: "call", from: effects.topic, to: name, of: (v) => callsOf(endpointOf(v, name)) });
     }
   }
   return list.map((edge) => ({ ...edge, rate: rate(edge.of), total: edge.of(view) }));
@@ -206,7 +206,7 @@ function edges(view) {
 
 function showFlow(now) {
   const list = edges(now.view);
-  fill($("flow-table"), list.map((edge) => [edge.from, { text: edge.calls ? `${edge.to} (calls)` : edge.to, class: "text" }, perSecond(edge.rate), count(edge.total)]), "no route");
+  fill($("flow-table"), list.map((edge) => [edge.from, edge.kind === "call" ? `${edge.to} (calls)` : edge.to, perSecond(edge.rate), count(edge.total)]), "no route");
   const width = $("flow").clientWidth;
   const picture = width >= 760;
   $("flow-scroll").classList.toggle("unseen", picture);
@@ -276,14 +276,14 @@ function drawFlow(view, list, width) {
   };
   const labels = [];
   for (const edge of list) {
-    const to = places.get(`1/${edge.to}`);
-    const from = places.get(`0/${edge.from}`);
-    if (from && to && inputOf(view, edge.from)?.handler === edge.to && !edge.calls) {
+    if (edge.kind === "in") {
+      const from = places.get(`0/${edge.from}`);
+      const to = places.get(`1/${edge.to}`);
       labels.push(line(from.x + boxWidth, from.y, to.x, to.y, edge.rate, from.x + boxWidth + 8, from.y - 6, "start"));
-    } else if (edge.from === "one transaction") {
+    } else if (edge.kind === "out") {
       const topic = places.get(`2/${edge.to}`);
       labels.push(line(barX + bar, topic.y, topic.x, topic.y, edge.rate, topic.x - 8, topic.y - 6, "end"));
-    } else if (edge.calls) {
+    } else {
       const topic = places.get(`2/${edge.from}`);
       const endpoint = places.get(`3/${edge.to}`);
       labels.push(line(topic.x + boxWidth, topic.y, endpoint.x, endpoint.y, edge.rate, endpoint.x - 8, endpoint.y - 6, "end"));
@@ -310,13 +310,13 @@ function showPartitions(now) {
   const ago = (text) => (text ? duration(Math.max(0, (Date.parse(now.at) - Date.parse(text)) / 1000)) : unknown);
   fill($("partitions"), now.view.partitions.map((one) => [
     `${one.topic}/${one.partition}`,
-    one.lane,
     count(one.lag_records),
     duration(one.lag_seconds),
-    one.halted ? { text: `halted: ${one.halted}`, class: "bad text" }
+    one.halted ? { text: `halted: ${one.halted}`, class: "bad text long" }
       : one.held_records > 0 ? { text: `${count(one.held_records)} held back upstream`, class: "warn text" }
         : one.lag_records == null ? { text: "lag not known yet", class: "quiet" }
           : { text: one.lag_records > 0 ? "behind" : "level", class: one.lag_records > 0 ? "" : "quiet" },
+    one.lane,
   ]), "none: other instances own them all, or this one has not joined the group yet");
   fill($("lanes"), now.view.lanes.map((lane) => [
     lane.lane,
@@ -338,6 +338,7 @@ function drawTimeline(recent, width) {
   const height = head + up + down + 14;
   const svg = element("svg:svg", { viewBox: `0 0 ${width} ${height}`, height, "aria-hidden": "true" });
   const base = head + up;
+  const marks = []; // above the bars of neighbours
   recent.forEach((one, i) => {
     const x = width - (recent.length - i) * step;
     const tall = Math.max(1, Math.sqrt(one.records / records) * up);
@@ -347,7 +348,7 @@ function drawTimeline(recent, width) {
       element("svg:rect", { class: `${one.outcome} took`, x, y: base + 1, width: thick, height: Math.max(1, Math.sqrt(one.seconds / seconds) * down) }, element("svg:title", {}, title)),
     );
     if (one.outcome !== "committed") {
-      svg.append(element("svg:text", { class: one.outcome, x: x + thick / 2, y: Math.max(10, base - tall - 3), "text-anchor": "middle" }, one.outcome === "aborted" ? "×" : "?"));
+      marks.push(element("svg:text", { class: `mark ${one.outcome}`, x: x + thick / 2, y: Math.max(10, base - tall - 3), "text-anchor": "middle" }, one.outcome === "aborted" ? "×" : "?"));
     }
   });
   svg.append(
@@ -355,6 +356,7 @@ function drawTimeline(recent, width) {
     element("svg:text", { class: "small", x: 0, y: 10 }, `records, up to ${count(records)}`),
     element("svg:text", { class: "small", x: 0, y: height - 2 }, `time taken, up to ${duration(seconds)}`),
     element("svg:text", { class: "small", x: width, y: height - 2, "text-anchor": "end" }, "now →"),
+    ...marks,
   );
   return svg;
 }
@@ -389,17 +391,21 @@ function showTransactions(now) {
 function showEffects(now) {
   const effects = now.view.effects;
   const word = $("effects-word");
+  const trouble = $("effects-trouble");
   $("effects-scroll").hidden = effects == null;
   if (effects == null) {
+    trouble.hidden = true;
     setText(word, now.view.endpoints.length > 0 ? "This process has no database: effects wait on their topic for a process that has one." : "No endpoint is configured.");
     return;
   }
-  const down = !effects.ledger_up;
-  setClass(word, down || effects.halted > 0 ? "bad" : "");
+  const wrong = [
+    effects.ledger_up ? "" : "The ledger’s database did not answer the last question: what it holds is not known. Outputs flow without it.",
+    effects.halted > 0 ? `Lanes of effects that wait for an operator: ${effects.halted}; the log says for what.` : "",
+  ].filter(Boolean).join(" ");
+  trouble.hidden = !wrong;
+  setText(trouble, wrong);
   setText(word, [
-    down ? "The ledger’s database did not answer the last question: what it holds is not known, outputs flow without it." : "",
-    effects.halted > 0 ? `${effects.halted} lanes of effects wait for an operator; the log says for what.` : "",
-    `${effects.lanes} lanes are dispatched here.`,
+    `Lanes that are dispatched here: ${effects.lanes}.`,
     effects.waiting_seconds > 0 ? `The oldest effect that is not in the ledger has been waiting for ${duration(effects.waiting_seconds)}.` : "",
     `Since the start ${count(effects.ingested)} effects came in, ${count(effects.results)} results were told.`,
   ].filter(Boolean).join(" "));
@@ -407,9 +413,9 @@ function showEffects(now) {
     one.endpoint,
     { text: one.breaker ?? "not called here", class: { open: "bad", "half-open": "warn", closed: "good" }[one.breaker] ?? "quiet" },
     count(one.pending),
-    duration(one.oldest_seconds),
-    { text: count(one.parked), class: one.parked > 0 ? "warn" : "" },
     { text: count(one.dead), class: one.dead > 0 ? "bad" : "" },
+    { text: count(one.parked), class: one.parked > 0 ? "warn" : "" },
+    duration(one.oldest_seconds),
     perSecond(rate((v) => callsOf(endpointOf(v, one.endpoint)))),
     one.limit > 0 ? `${count(one.in_flight)} of ${count(one.limit)}` : unknown,
   ]), "no endpoint is configured");
@@ -424,7 +430,7 @@ function show(now) {
   showPartitions(now);
   showTransactions(now);
   showEffects(now);
-  fill($("dead"), now.view.dead_letters.map((one) => [one.reason, { text: one.topic, class: "text" }, count(one.records)]), "none since the start");
+  fill($("dead"), now.view.dead_letters.map((one) => [one.reason, one.topic, count(one.records)]), "none since the start");
 }
 
 // The stream. The browser opens it again by itself after a break, but not after an answer that is no stream.
