@@ -20,91 +20,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"pawl/internal/admin"
-	"pawl/internal/telemetry"
 	"pawl/internal/testkit"
-	"pawl/internal/txn"
 )
 
-const markup = `<img src=x onerror=alert(1)>`
-
-// busy is a process of which everything that the page can show is true at once. Its counts grow with each look.
-type busy struct {
-	mu    sync.Mutex
-	since time.Time
-	looks int64
-}
-
-func ptr[T any](value T) *T { return &value }
-
-func (b *busy) view(context.Context) (any, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.looks++
-	n, now := b.looks, time.Now().UTC()
-	view := View{
-		Since: b.since, KafkaUp: ptr(true), Endpoints: []string{"mail", "payments", "warehouse"},
-		Inputs: []InputView{
-			{Topic: "orders", Handler: "orders", Committed: 4213 * n, Rejected: 2 * n, Aborted: 500},
-			{Topic: "orders.effect-results", Handler: "order-results", Committed: 812 * n},
-		},
-		Outputs: []OutputView{
-			{Topic: "orders.confirmed", Kind: KindOutput, Records: 801 * n},
-			{Topic: "orders.ledger", Kind: KindOutput, Records: 4213 * n, Held: ptr(0.0)},
-			{Topic: "orders.priced", Kind: KindOutput, Records: 4213 * n, Held: ptr(12.4)},
-			{Topic: "orders.effects", Kind: KindEffects, Records: 820 * n},
-			{Topic: "orders.dead-letter", Kind: KindDeadLetter, Records: 2 * n},
-		},
-		Lanes: []LaneView{
-			{Lane: 0, Phase: txn.PhaseWorking, Since: now.Add(-4 * time.Millisecond), Begun: now.Add(-30 * time.Millisecond), Joined: true, Partitions: 6, LastCommit: now.Add(-40 * time.Millisecond)},
-			{Lane: 1, Phase: txn.PhasePolling, Since: now.Add(-12 * time.Second), Joined: true, Partitions: 6, LastCommit: now.Add(-12 * time.Second)},
-			{Lane: 2, Phase: txn.PhaseOpening, Since: now.Add(-3 * time.Second)},
-		},
-		Transactions: TransactionsView{Ended: []EndedView{{"committed", "none", 412 * n}, {"aborted", "rebalance", 3}, {"aborted", "produce", 1}, {"unknown", "unknown", 1}}},
-		DeadLetters:  []DeadLetterView{{"orders", "bad_json", 2 * n}, {"orders", "no_price", 14}},
-		Effects: &EffectsView{
-			LedgerUp: true, Ingested: 820 * n, Results: 812 * n, Lanes: 6, Halted: 1, Waiting: ptr(0.4),
-			Endpoints: []EndpointView{
-				{Endpoint: "mail", Pending: ptr[int64](0), Parked: ptr[int64](0), Dead: ptr[int64](0), Oldest: ptr(0.0), Breaker: "closed", Limit: 64, Calls: map[string]int64{}},
-				{Endpoint: "payments", Pending: ptr[int64](118), Parked: ptr[int64](3), Dead: ptr[int64](2), Oldest: ptr(41.0), Breaker: "closed", InFlight: 17, Limit: 64, Calls: map[string]int64{"accepted": 804 * n, "later": 4 * n}},
-				{Endpoint: "warehouse", Pending: ptr[int64](5310), Parked: ptr[int64](40), Dead: ptr[int64](0), Oldest: ptr(5400.0), Breaker: "open", Limit: 16, Calls: map[string]int64{"no_answer": n}},
-			},
-		},
-	}
-	for p := range int32(12) {
-		one := PartitionView{Topic: "orders", Partition: p, Lane: int(p % 2), Records: ptr[int64](0), Held: ptr[int64](0), Seconds: ptr(0.0)}
-		switch p {
-		case 3:
-			one.Records, one.Seconds = ptr[int64](1240), ptr(0.8)
-		case 4:
-			one.Halted = "the committed offset is out of range: run processor offsets set " + markup
-		case 5:
-			one.Held = ptr[int64](77)
-		case 6:
-			one.Records, one.Held, one.Seconds = nil, nil, nil
-		}
-		view.Partitions = append(view.Partitions, one)
-	}
-	for i := range int64(100) {
-		one := telemetry.Transaction{
-			Number: n + i, At: now.Add(time.Duration(i-100) * 10 * time.Millisecond), Lane: int(i % 2), Outcome: txn.Committed,
-			Records: int(20 + (i*i*7+n)%480), Bytes: 40_000, Seconds: 0.004 + float64((i*13+n)%17)/1000,
-		}
-		switch i {
-		case 31:
-			one.Outcome, one.Reason = txn.Aborted, txn.ReasonRebalance
-		case 74:
-			one.Outcome, one.Reason, one.Seconds = txn.Unknown, txn.ReasonUnknown, 0.3
-		}
-		if one.Outcome != txn.Committed {
-			view.Transactions.Failed = append(view.Transactions.Failed, one)
-		}
-		view.Transactions.Recent = append(view.Transactions.Recent, one)
-	}
-	return view, nil
-}
-
 // serveBusy serves the page of a busy process at an address; port 0 takes a free one.
-func serveBusy(t *testing.T, listen string, log io.Writer, store effectStore) (url string, end func()) {
+func serveBusy(t *testing.T, listen string, log io.Writer) (url string, end func()) {
 	t.Helper()
 	token := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(token, []byte(testToken), 0o600); err != nil {
@@ -117,11 +37,13 @@ func serveBusy(t *testing.T, listen string, log io.Writer, store effectStore) (u
 		Listen: listen, TokenFile: token, Application: "orders", Instance: "orders-0", Version: map[string]string{"version": "1.4.2"},
 		Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewJSONHandler(log, nil)),
 		Ready: []admin.Check{
-			{Name: "drain", Probe: ok}, {Name: "preflight", Probe: ok}, {Name: "ledger", Probe: ok},
+			{Name: "drain", Probe: ok},
+			{Name: "preflight", Probe: ok},
+			{Name: "ledger", Probe: ok},
 			{Name: "group", Probe: func(context.Context) error { return errors.New("not every lane is in the consumer group yet") }},
 		},
 		Status: process.view, View: process.view, Settings: publicSettings(origins.Settings(conf)),
-		Effects: effectsAPI{store}, Drain: func(admin.Drain) error { return nil },
+		Effects: effectsAPI{&fakeStore{}}, Drain: func(admin.Drain) error { return nil },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -150,6 +72,17 @@ func calm(t *testing.T, b *testkit.Browser) {
 // live waits until there are rates.
 const live = `document.querySelector("#connection").textContent === "Live" && document.querySelector("#flow-table tbody td.number").textContent !== "–"`
 
+// openBusy opens the page of a busy process and waits until it is live.
+func openBusy(t *testing.T, log io.Writer) (b *testkit.Browser, url string, end func()) {
+	t.Helper()
+	url, end = serveBusy(t, "127.0.0.1:0", log)
+	b = testkit.OpenBrowser(t)
+	b.Show(1440, false)
+	b.Go(url)
+	b.Await(live)
+	return b, url, end
+}
+
 func textOf(b *testkit.Browser, selector string) (text string) {
 	b.Evaluate(fmt.Sprintf("document.querySelector(%q).innerText", selector), &text)
 	return text
@@ -158,11 +91,7 @@ func textOf(b *testkit.Browser, selector string) (text string) {
 // All of a process is on the page, as text and never as markup.
 func TestPageShowsEverythingAsText(t *testing.T) {
 	t.Parallel()
-	url, _ := serveBusy(t, "127.0.0.1:0", io.Discard, &fakeStore{})
-	b := testkit.OpenBrowser(t)
-	b.Show(1440, false)
-	b.Go(url)
-	b.Await(live)
+	b, _, _ := openBusy(t, io.Discard)
 	b.Click("#config-details summary")
 	for selector, parts := range map[string][]string{
 		"#state":        {"Not ready"},
@@ -235,10 +164,7 @@ const tooWide = `(() => {
 // At every width, light and dark, the page fits its window and can be read. The pictures are kept with -artifacts.
 func TestPageFitsAndCanBeReadAtEveryWidth(t *testing.T) {
 	t.Parallel()
-	url, _ := serveBusy(t, "127.0.0.1:0", io.Discard, &fakeStore{})
-	b := testkit.OpenBrowser(t)
-	b.Go(url)
-	b.Await(live)
+	b, _, _ := openBusy(t, io.Discard)
 	for _, width := range []int{360, 768, 1440} {
 		for scheme, dark := range map[string]bool{"light": false, "dark": true} {
 			b.Show(width, dark)
@@ -260,10 +186,7 @@ func TestPageFitsAndCanBeReadAtEveryWidth(t *testing.T) {
 // Who hears the page, or has no mouse, finds the same.
 func TestPageIsSoundForKeyboardAndScreenReader(t *testing.T) {
 	t.Parallel()
-	url, _ := serveBusy(t, "127.0.0.1:0", io.Discard, &fakeStore{})
-	b := testkit.OpenBrowser(t)
-	b.Go(url)
-	b.Await(live)
+	b, _, _ := openBusy(t, io.Discard)
 	counts, named := map[string]int{}, map[string]bool{}
 	for _, one := range b.Accessibles() {
 		counts[one.Role]++
@@ -327,11 +250,7 @@ func TestPageIsSoundForKeyboardAndScreenReader(t *testing.T) {
 func TestPageGivesOrders(t *testing.T) {
 	t.Parallel()
 	log := &lockedBuffer{}
-	url, _ := serveBusy(t, "127.0.0.1:0", log, &fakeStore{})
-	b := testkit.OpenBrowser(t)
-	b.Show(1440, false)
-	b.Go(url)
-	b.Await(live)
+	b, _, _ := openBusy(t, log)
 	unlock := func(token string) {
 		b.Evaluate(`document.querySelector("#token").value = ""; document.querySelector("#token").focus()`, nil)
 		b.Type(token)
@@ -402,16 +321,13 @@ func (l *lockedBuffer) String() string {
 // A page that is cut off says since when, and is live again by itself when the process is back.
 func TestPageSaysThatItIsStaleAndComesBack(t *testing.T) {
 	t.Parallel()
-	url, end := serveBusy(t, "127.0.0.1:0", io.Discard, &fakeStore{})
-	b := testkit.OpenBrowser(t)
-	b.Go(url)
-	b.Await(live)
+	b, url, end := openBusy(t, io.Discard)
 	calm(t, b)
 	end()
 	b.Await(`/^Stale since \d\d:\d\d:\d\d: /.test(document.querySelector("#connection").textContent)`)
 	b.Screenshot("page-stale")
 	b.Complaints() // of refused connections, which there are to be
-	serveBusy(t, strings.TrimPrefix(url, "http://"), io.Discard, &fakeStore{})
+	serveBusy(t, strings.TrimPrefix(url, "http://"), io.Discard)
 	b.Await(live)
 }
 

@@ -35,12 +35,13 @@ type View struct {
 
 // InputView is an input topic with what became of its records.
 type InputView struct {
-	Topic     string `json:"topic"`
-	Handler   string `json:"handler"`
-	Committed int64  `json:"committed"`
-	Rejected  int64  `json:"rejected"`
-	Aborted   int64  `json:"aborted"`
-	Unknown   int64  `json:"unknown"`
+	Topic     string   `json:"topic"`
+	Handler   string   `json:"handler"`
+	Committed int64    `json:"committed"`
+	Rejected  int64    `json:"rejected"`
+	Aborted   int64    `json:"aborted"`
+	Unknown   int64    `json:"unknown"`
+	Held      *float64 `json:"held_seconds,omitempty"` // how long an open transaction of its writers has been holding us back
 }
 
 // What an output is for.
@@ -171,6 +172,7 @@ func (v *viewer) inputs(all measured) []InputView {
 			inputs = append(inputs, InputView{
 				Topic: topic, Handler: route.Handler,
 				Committed: count("committed"), Rejected: count("rejected"), Aborted: count("aborted"), Unknown: count("unknown"),
+				Held: all.number("processor_readers_held_seconds", "topic", topic),
 			})
 		}
 	}

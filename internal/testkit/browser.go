@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	browserPatience = 60 * time.Second // for one answer of the browser; a slow machine takes seconds to start one
+	browserPatience = 2 * time.Minute // for one answer of the browser; a slow machine takes many seconds to start one
 	browserEnd      = 10 * time.Second
 )
 

@@ -3,6 +3,7 @@
 
 const rateSeconds = 10; // over which rates are taken
 const staleMillis = 3500; // without a snapshot until the page says so
+const heldSeconds = 5; // for which a transaction may hold readers back before that is worth a word; writers of transactions do it all the time
 const againMillis = 5000; // until the stream is asked for again where the browser has given up
 
 const $ = (id) => document.getElementById(id);
@@ -152,7 +153,7 @@ function stats(now) {
   const view = now.view;
   const behind = view.partitions.map((one) => one.lag_records).filter((n) => n != null);
   const waiting = largest(view.partitions.map((one) => one.lag_seconds));
-  const held = largest(view.outputs.map((one) => one.held_seconds));
+  const held = largest([...view.inputs, ...view.outputs].map((one) => one.held_seconds));
   const times = view.transactions.recent.filter((one) => one.outcome === "committed").map((one) => one.seconds).sort((a, b) => a - b);
   const open = largest(view.lanes.map((lane) => (lane.begun ? (Date.parse(now.at) - Date.parse(lane.begun)) / 1000 : null)));
   const lost = sum(view.transactions.ended, (one) => (one.outcome === "committed" ? 0 : one.count));
@@ -163,10 +164,10 @@ function stats(now) {
     ["Behind", behind.length > 0 ? count(sum(behind, (n) => n)) : unknown, behind.length > 0 ? `records, ${duration(waiting)}` : "not known"],
     ["Transactions a second", perSecond(rate(endedOf))],
     ["Transaction, median", times.length > 0 ? duration(times[times.length >> 1]) : unknown, "of the last 100"],
-    ["Oldest open", open == null ? "none" : duration(Math.max(0, open)), "transaction"],
+    ["Oldest open transaction", open == null ? "none" : duration(Math.max(0, open))],
     ["Did not commit", count(lost), "since start"],
   ];
-  if (held > 0) list.push(["Readers held back", duration(held), "by an open transaction", held >= 5 ? "warn" : ""]);
+  if (held >= heldSeconds) list.push(["Readers held back", duration(held), "by an open transaction", "warn"]);
   if (halted > 0) list.push(["Partitions halted", count(halted), "wait for an operator", "bad"]);
   if (view.kafka_up === false) list.push(["Brokers", "silent", "do not answer", "bad"]);
   return list;
@@ -313,7 +314,7 @@ function showPartitions(now) {
     count(one.lag_records),
     duration(one.lag_seconds),
     one.halted ? { text: `halted: ${one.halted}`, class: "bad text long" }
-      : one.held_records > 0 ? { text: `${count(one.held_records)} held back upstream`, class: "warn text" }
+      : one.held_records > 0 && inputOf(now.view, one.topic)?.held_seconds >= heldSeconds ? { text: `${count(one.held_records)} held back upstream`, class: "warn text" }
         : one.lag_records == null ? { text: "lag not known yet", class: "quiet" }
           : { text: one.lag_records > 0 ? "behind" : "level", class: one.lag_records > 0 ? "" : "quiet" },
     one.lane,

@@ -1,0 +1,98 @@
+//go:build integration
+
+package app
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"pawl/internal/telemetry"
+	"pawl/internal/txn"
+)
+
+const markup = `<img src=x onerror=alert(1)>`
+
+// busy is a process of which everything that the page can show is true at once. Its counts grow with each look.
+type busy struct {
+	mu    sync.Mutex
+	since time.Time
+	looks int64
+}
+
+func (b *busy) view(context.Context) (any, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.looks++
+	n, now := b.looks, time.Now().UTC()
+	view := View{
+		Since: b.since, KafkaUp: new(true), Endpoints: []string{"mail", "payments", "warehouse"},
+		Inputs: []InputView{
+			{Topic: "orders", Handler: "orders", Committed: 4213 * n, Rejected: 2 * n, Aborted: 500, Held: new(7.0)},
+			{Topic: "orders.effect-results", Handler: "order-results", Committed: 812 * n},
+		},
+		Outputs: []OutputView{
+			{Topic: "orders.confirmed", Kind: KindOutput, Records: 801 * n},
+			{Topic: "orders.ledger", Kind: KindOutput, Records: 4213 * n, Held: new(0.0)},
+			{Topic: "orders.priced", Kind: KindOutput, Records: 4213 * n, Held: new(12.4)},
+			{Topic: "orders.effects", Kind: KindEffects, Records: 820 * n},
+			{Topic: "orders.dead-letter", Kind: KindDeadLetter, Records: 2 * n},
+		},
+		Lanes: []LaneView{
+			{Lane: 0, Phase: txn.PhaseWorking, Since: now.Add(-4 * time.Millisecond), Begun: now.Add(-30 * time.Millisecond), Joined: true, Partitions: 6, LastCommit: now.Add(-40 * time.Millisecond)},
+			{Lane: 1, Phase: txn.PhasePolling, Since: now.Add(-12 * time.Second), Joined: true, Partitions: 6, LastCommit: now.Add(-12 * time.Second)},
+			{Lane: 2, Phase: txn.PhaseOpening, Since: now.Add(-3 * time.Second)},
+		},
+		Transactions: TransactionsView{Ended: []EndedView{{"committed", "none", 412 * n}, {"aborted", "rebalance", 3}, {"aborted", "produce", 1}, {"unknown", "unknown", 1}}},
+		DeadLetters:  []DeadLetterView{{"orders", "bad_json", 2 * n}, {"orders", "no_price", 14}},
+		Effects: &EffectsView{
+			LedgerUp: true, Ingested: 820 * n, Results: 812 * n, Lanes: 6, Halted: 1, Waiting: new(0.4),
+			Endpoints: []EndpointView{
+				{Endpoint: "mail", Pending: new(int64(0)), Parked: new(int64(0)), Dead: new(int64(0)), Oldest: new(0.0), Breaker: "closed", Limit: 64, Calls: map[string]int64{}},
+				{Endpoint: "payments", Pending: new(int64(118)), Parked: new(int64(3)), Dead: new(int64(2)), Oldest: new(41.0), Breaker: "closed", InFlight: 17, Limit: 64, Calls: map[string]int64{"accepted": 804 * n, "later": 4 * n}},
+				{Endpoint: "warehouse", Pending: new(int64(5310)), Parked: new(int64(40)), Dead: new(int64(0)), Oldest: new(5400.0), Breaker: "open", Limit: 16, Calls: map[string]int64{"no_answer": n}},
+			},
+		},
+	}
+	view.Partitions = busyPartitions()
+	view.Transactions.Recent, view.Transactions.Failed = busyTransactions(n, now)
+	return view, nil
+}
+
+func busyPartitions() (partitions []PartitionView) {
+	for p := range int32(12) {
+		one := PartitionView{Topic: "orders", Partition: p, Lane: int(p % 2), Records: new(int64(0)), Held: new(int64(0)), Seconds: new(0.0)}
+		switch p {
+		case 3:
+			one.Records, one.Seconds = new(int64(1240)), new(0.8)
+		case 4:
+			one.Halted = "the committed offset is out of range: run processor offsets set " + markup
+		case 5:
+			one.Held = new(int64(77))
+		case 6:
+			one.Records, one.Held, one.Seconds = nil, nil, nil
+		}
+		partitions = append(partitions, one)
+	}
+	return partitions
+}
+
+func busyTransactions(n int64, now time.Time) (recent, failed []telemetry.Transaction) {
+	for i := range int64(100) {
+		one := telemetry.Transaction{
+			Number: n + i, At: now.Add(time.Duration(i-100) * 10 * time.Millisecond), Lane: int(i % 2), Outcome: txn.Committed,
+			Records: int(20 + (i*i*7+n)%480), Bytes: 40_000, Seconds: 0.004 + float64((i*13+n)%17)/1000,
+		}
+		switch i {
+		case 31:
+			one.Outcome, one.Reason = txn.Aborted, txn.ReasonRebalance
+		case 74:
+			one.Outcome, one.Reason, one.Seconds = txn.Unknown, txn.ReasonUnknown, 0.3
+		}
+		if one.Outcome != txn.Committed {
+			failed = append(failed, one)
+		}
+		recent = append(recent, one)
+	}
+	return recent, failed
+}
