@@ -26,22 +26,18 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, http.StatusServiceUnavailable, fmt.Sprintf("%d streams are open already: close a page, or ask /api/v1/view", viewersMax))
 		return
 	}
-	control := http.NewResponseController(w)
-	// The server's limit for reading a request would end the stream: it goes on while nothing is read.
-	if err := control.SetReadDeadline(time.Time{}); err != nil {
-		writeProblem(w, http.StatusInternalServerError, "this connection can't stream: "+err.Error())
-		return
-	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no") // a proxy that collects answers would hold events back
 	if r.Method == http.MethodHead {
 		return
 	}
+	control := http.NewResponseController(w)
 	ticker := time.NewTicker(eventInterval)
 	defer ticker.Stop()
 	event := fmt.Appendf(nil, "retry: %d\n", eventsRetry.Milliseconds())
 	for { // ends with the client, its slowness, or the server
 		event = s.appendEvent(event, r)
+		// In place of the server's limit for an answer, which would end the stream.
 		err := control.SetWriteDeadline(time.Now().Add(eventTimeout))
 		if err == nil {
 			_, err = w.Write(event)
