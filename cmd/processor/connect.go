@@ -26,8 +26,13 @@ func (c *cli) connect(cmd *cobra.Command) (*brokers, error) {
 	if err != nil {
 		return nil, err
 	}
+	return c.connectTo(cmd.Context(), conf)
+}
+
+// connectTo opens a connection to the brokers of a configuration, which the caller closes.
+func (c *cli) connectTo(ctx context.Context, conf app.Config) (*brokers, error) {
 	config := c.kafkaConfig(conf)
-	client, err := openClient(cmd.Context(), config)
+	client, err := openClient(ctx, config)
 	if err != nil {
 		return nil, err
 	}

@@ -182,11 +182,17 @@ type countedEffects struct {
 	Oldest   time.Time `json:"oldest,omitzero"` // commit of the oldest that is not settled
 }
 
-func (c *cli) renderBacklogs(backlogs []ledger.Backlog) error {
+func countEffects(backlogs []ledger.Backlog) []countedEffects {
 	counted := make([]countedEffects, 0, len(backlogs))
-	t := table{header: []string{"ENDPOINT", "PENDING", "PARKED", "DEAD", "UNKNOWN", "CONFLICT", "OLDEST"}, empty: "no effects"}
 	for _, b := range backlogs {
 		counted = append(counted, countedEffects{b.Endpoint, b.Pending, b.AtLeast, b.Parked, b.Dead, b.Unknown, b.Conflict, b.Oldest})
+	}
+	return counted
+}
+
+func (c *cli) renderBacklogs(backlogs []ledger.Backlog) error {
+	t := table{header: []string{"ENDPOINT", "PENDING", "PARKED", "DEAD", "UNKNOWN", "CONFLICT", "OLDEST"}, empty: "no effects"}
+	for _, b := range backlogs {
 		pending, oldest := strconv.FormatInt(b.Pending, 10), "-"
 		if b.AtLeast {
 			pending = ">=" + pending
@@ -199,5 +205,5 @@ func (c *cli) renderBacklogs(backlogs []ledger.Backlog) error {
 			strconv.FormatInt(b.Unknown, 10), strconv.FormatInt(b.Conflict, 10), oldest,
 		})
 	}
-	return c.render(counted, t)
+	return c.render(countEffects(backlogs), t)
 }

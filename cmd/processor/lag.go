@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strconv"
@@ -60,30 +61,41 @@ func (c *cli) lag(cmd *cobra.Command, seconds bool, most int64) error {
 		return err
 	}
 	defer b.close()
-	lags, err := kafka.Lag(cmd.Context(), b.admin, b.conf.Group(), b.inputs())
+	report, err := findLag(cmd.Context(), b, seconds)
 	if err != nil {
 		return err
 	}
-	if seconds {
-		if err := kafka.AddOldest(cmd.Context(), b.kafka, lags); err != nil {
-			return err
-		}
-	}
-	report := newLagReport(b.conf.Group(), lags, seconds, time.Now())
 	if err := c.render(report, c.lagTable(report, seconds)); err != nil {
 		return err
 	}
-	var errs []error
-	for _, lag := range lags {
-		errs = append(errs, inputError(lag))
-	}
-	if err := errors.Join(errs...); err != nil {
+	if err := report.err(); err != nil {
 		return err
 	}
 	if most >= 0 && report.Lag > most {
 		return findings()
 	}
 	return nil
+}
+
+// findLag asks how far behind the service is; with seconds, for how long, too.
+func findLag(ctx context.Context, b *brokers, seconds bool) (lagReport, error) {
+	lags, err := kafka.Lag(ctx, b.admin, b.conf.Group(), b.inputs())
+	if err == nil && seconds {
+		err = kafka.AddOldest(ctx, b.kafka, lags)
+	}
+	if err != nil {
+		return lagReport{}, err
+	}
+	return newLagReport(b.conf.Group(), lags, seconds, time.Now()), nil
+}
+
+// err tells of the partitions that could not be looked at.
+func (r lagReport) err() error {
+	var errs []error
+	for _, lag := range r.Partitions {
+		errs = append(errs, inputError(lag.PartitionLag))
+	}
+	return errors.Join(errs...)
 }
 
 // inputError says why a partition could not be looked at and what to do, nil where it could.

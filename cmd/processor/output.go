@@ -33,13 +33,7 @@ type table struct {
 // render prints v as JSON or t as a table on stdout, as -o asks. Both must tell the same.
 func (c *cli) render(v any, t table) error {
 	if c.output == outputJSON {
-		encoder := json.NewEncoder(c.stdout)
-		encoder.SetEscapeHTML(false)
-		encoder.SetIndent("", "  ")
-		if err := encoder.Encode(v); err != nil {
-			return fmt.Errorf("print json: %w", err)
-		}
-		return nil
+		return writeJSON(c.stdout, v)
 	}
 	if len(t.rows) == 0 && t.empty != "" {
 		_, err := fmt.Fprintln(c.stderr, t.empty)
@@ -47,6 +41,16 @@ func (c *cli) render(v any, t table) error {
 	}
 	if err := t.write(c.stdout); err != nil {
 		return fmt.Errorf("print table: %w", err)
+	}
+	return nil
+}
+
+func writeJSON(w io.Writer, v any) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	if err := encoder.Encode(v); err != nil {
+		return fmt.Errorf("print json: %w", err)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -55,6 +56,26 @@ func (c *cli) listTransactions(cmd *cobra.Command, all bool) error {
 		return err
 	}
 	defer b.close()
+	listed, err := findTransactions(cmd.Context(), b, all)
+	if err != nil {
+		return err
+	}
+	if c.output == outputJSON {
+		err = c.render(listed, table{})
+	} else {
+		err = c.renderTransactions(listed, time.Now())
+	}
+	if err != nil {
+		return err
+	}
+	if listed.hanging() {
+		return findings()
+	}
+	return nil
+}
+
+// findTransactions looks for open transactions, those of the application or all.
+func findTransactions(ctx context.Context, b *brokers, all bool) (openTransactions, error) {
 	prefix := b.conf.Application + "."
 	var topics []string
 	if all {
@@ -65,30 +86,24 @@ func (c *cli) listTransactions(cmd *cobra.Command, all bool) error {
 		}
 	}
 	listed := openTransactions{Transactions: []kafka.Transaction{}, Held: []kafka.HeldPartition{}}
-	open, err := kafka.OpenTransactions(cmd.Context(), b.admin, prefix)
+	open, err := kafka.OpenTransactions(ctx, b.admin, prefix)
 	if err != nil {
-		return err
+		return openTransactions{}, err
 	}
-	held, err := kafka.HeldPartitions(cmd.Context(), b.admin, topics...)
+	held, err := kafka.HeldPartitions(ctx, b.admin, topics...)
 	if err != nil {
-		return err
+		return openTransactions{}, err
 	}
 	listed.Transactions = append(listed.Transactions, open...)
 	listed.Held = append(listed.Held, held...)
-	if c.output == outputJSON {
-		err = c.render(listed, table{})
-	} else {
-		err = c.renderTransactions(listed, time.Now())
-	}
-	if err != nil {
-		return err
-	}
-	for _, one := range held {
-		if slices.ContainsFunc(one.Holders, func(h kafka.Holder) bool { return h.Hanging }) {
-			return findings()
-		}
-	}
-	return nil
+	return listed, nil
+}
+
+// hanging tells that nothing but an operator will end one of them.
+func (t openTransactions) hanging() bool {
+	return slices.ContainsFunc(t.Held, func(held kafka.HeldPartition) bool {
+		return slices.ContainsFunc(held.Holders, func(h kafka.Holder) bool { return h.Hanging })
+	})
 }
 
 func (c *cli) renderTransactions(listed openTransactions, now time.Time) error {

@@ -83,7 +83,7 @@ What each verdict means, and what to do about it, is in docs/verify.md. Exit cod
 	f.BoolVar(&flags.idle, "allow-empty", false, "that no input was judged is no finding")
 	f.IntVar(&flags.memory, "memory", defaultVerifyMemory, "compare in memory up to `MIB`, in files beyond")
 	f.StringVar(&flags.dir, "dir", "", "`DIRECTORY` of these files (default: the system's temporary one)")
-	f.DurationVar(&flags.wait, "wait", 2*time.Minute, "wait for open transactions up to `TIME`; one that is open longer is a finding")
+	f.DurationVar(&flags.wait, "wait", defaultVerifyWait, "wait for open transactions up to `TIME`; one that is open longer is a finding")
 	cmd.MarkFlagsMutuallyExclusive("follow", "explain")
 	cmd.MarkFlagsMutuallyExclusive("follow", "to")
 	cmd.MarkFlagsMutuallyExclusive("follow", "journal")
@@ -93,6 +93,7 @@ What each verdict means, and what to do about it, is in docs/verify.md. Exit cod
 const (
 	defaultVerifyInterval = 30 * time.Second
 	defaultVerifyMemory   = 64
+	defaultVerifyWait     = 2 * time.Minute
 )
 
 func (f *verifyFlags) check(cmd *cobra.Command) error {
@@ -120,24 +121,12 @@ func (c *cli) verify(cmd *cobra.Command, flags *verifyFlags) error {
 		return err
 	}
 	defer b.close()
-	plan, err := flags.plan(b.conf)
-	if err != nil {
-		return usage(err)
-	}
-	ledger, pool, err := flags.openLedger(cmd.Context(), b.conf)
+	system, closeLedger, err := flags.open(cmd.Context(), b)
 	if err != nil {
 		return err
 	}
-	if pool != nil {
-		defer pool.Close()
-	}
-	system, err := verify.NewSystem(cmd.Context(), b.client, ledger, b.conf.Group(), plan)
-	if err != nil {
-		return fmt.Errorf("verify: %w: run `processor check --connect`", err)
-	}
-	system.StableMax = flags.wait
-	tell := c.progress()
-	system.Progress = tell
+	defer closeLedger()
+	system.Progress = c.progress()
 	switch {
 	case flags.explain != "":
 		return c.explain(cmd.Context(), system, flags.explain)
@@ -146,6 +135,30 @@ func (c *cli) verify(cmd *cobra.Command, flags *verifyFlags) error {
 	default:
 		return c.verifyOnce(cmd.Context(), system, b.conf, flags)
 	}
+}
+
+// open makes what judges; close its ledger when done.
+func (f *verifyFlags) open(ctx context.Context, b *brokers) (*verify.System, func(), error) {
+	plan, err := f.plan(b.conf)
+	if err != nil {
+		return nil, nil, usage(err)
+	}
+	ledger, pool, err := f.openLedger(ctx, b.conf)
+	if err != nil {
+		return nil, nil, err
+	}
+	closeLedger := func() {
+		if pool != nil {
+			pool.Close()
+		}
+	}
+	system, err := verify.NewSystem(ctx, b.client, ledger, b.conf.Group(), plan)
+	if err != nil {
+		closeLedger()
+		return nil, nil, fmt.Errorf("verify: %w: run `processor check --connect`", err)
+	}
+	system.StableMax = f.wait
+	return system, closeLedger, nil
 }
 
 // plan says what is to be looked at.
@@ -217,28 +230,36 @@ func newVerifyReport(application string, began time.Time, report verify.Report, 
 }
 
 func (c *cli) verifyOnce(ctx context.Context, system *verify.System, conf app.Config, flags *verifyFlags) error {
-	window, err := flags.window(ctx, system)
+	out, err := flags.judge(ctx, system, conf)
 	if err != nil {
 		return err
 	}
-	if flags.journal != "" {
-		system.Journal = func(feed func(*verify.Call) error) error { return readJournal(flags.journal, feed) }
-	}
-	began := time.Now()
-	report, covered, _, err := system.Pass(ctx, window)
-	if err != nil {
-		return fmt.Errorf("verify: %w", err)
-	}
-	out := newVerifyReport(conf.Application, began, report, covered)
 	if c.output == outputJSON {
 		err = c.render(out, table{})
 	} else {
 		err = c.printVerify(c.stdout, out)
 	}
-	if err == nil && !report.Clean() {
+	if err == nil && !out.Clean {
 		err = findings()
 	}
 	return err
+}
+
+// judge makes one pass over the range that the flags name.
+func (f *verifyFlags) judge(ctx context.Context, system *verify.System, conf app.Config) (verifyReport, error) {
+	window, err := f.window(ctx, system)
+	if err != nil {
+		return verifyReport{}, err
+	}
+	if f.journal != "" {
+		system.Journal = func(feed func(*verify.Call) error) error { return readJournal(f.journal, feed) }
+	}
+	began := time.Now()
+	report, covered, _, err := system.Pass(ctx, window)
+	if err != nil {
+		return verifyReport{}, fmt.Errorf("verify: %w", err)
+	}
+	return newVerifyReport(conf.Application, began, report, covered), nil
 }
 
 func readJournal(path string, feed func(*verify.Call) error) error {
