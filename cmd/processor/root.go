@@ -167,6 +167,7 @@ Exit codes: 0 ok, 1 runtime error, 2 wrong usage or configuration, 3 findings.`,
 	flags.StringVarP(&c.output, "output", "o", outputTable, "output `FORMAT`: table or json")
 
 	root.AddCommand(
+		c.newBundleCommand(),
 		c.newCheckCommand(),
 		c.newCompletionCommand(),
 		c.newConfigCommand(),

@@ -74,17 +74,26 @@ func (p Postgres) ConnString() (Secret, error) {
 	if p.DSNFile == "" {
 		return p.DSN, nil
 	}
-	file, err := os.Open(p.DSNFile)
+	secret, err := readSecretFile(p.DSNFile)
 	if err != nil {
 		return Secret{}, fmt.Errorf("read postgres.dsn_file: %w", err)
 	}
+	return NewSecret(secret), nil
+}
+
+// readSecretFile reads a file that holds a secret.
+func readSecretFile(name string) (string, error) {
+	file, err := os.Open(name) //nolint:gosec // the operator names it
+	if err != nil {
+		return "", err
+	}
 	text, err := io.ReadAll(io.LimitReader(file, secretBytesMax+1))
 	if err := errors.Join(err, file.Close()); err != nil {
-		return Secret{}, fmt.Errorf("read postgres.dsn_file: %w", err)
+		return "", err
 	}
 	secret := strings.TrimRight(string(text), "\r\n") // an editor's, not the secret's
 	if secret == "" || len(secret) > secretBytesMax {
-		return Secret{}, fmt.Errorf("read postgres.dsn_file: %s holds %d bytes, want 1 to %d", p.DSNFile, len(text), secretBytesMax)
+		return "", fmt.Errorf("%s holds %d bytes, want 1 to %d", name, len(text), secretBytesMax)
 	}
-	return NewSecret(secret), nil
+	return secret, nil
 }

@@ -117,6 +117,9 @@ var table = map[string]rule{
 		outside: []string{"prometheus"},
 	},
 
+	// What an incident needs, in one archive: pieces, their failures, and no secret. What the pieces are it is told.
+	"bundle": {},
+
 	// Configuration and wiring: the one place where the packages meet, and the only one that reads
 	// YAML and the environment.
 	"app": {
@@ -163,7 +166,7 @@ var table = map[string]rule{
 	// their work, because app is for running the service, not for passing calls along.
 	"cmd/processor": {
 		inside: []string{
-			"app", "deadletter", "dev", "kafka", "load", "message", "outbox", "outbox/ledger", "outbox/rebuild", "postgres",
+			"app", "bundle", "deadletter", "dev", "kafka", "load", "message", "outbox", "outbox/ledger", "outbox/rebuild", "postgres",
 			"telemetry", "verify", // `verify --follow` is a service of its own, with metrics on an address
 		},
 		outside: []string{"cobra", "pgx", "terminal", "automemlimit", "kgo", "kadm", "json", "yaml"},
