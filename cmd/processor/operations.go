@@ -52,8 +52,8 @@ func instances(admin []string, listen string) ([]operations, error) {
 		if host, port, err := net.SplitHostPort(base.Host); err != nil || host == "" || port == "" {
 			return nil, usage(fmt.Errorf("--admin is %q, want host:port or a URL such as https://pawl-0.pawl:9090", text))
 		}
-		if !seen[base.String()] {
-			seen[base.String()] = true
+		if !seen[base.Host] {
+			seen[base.Host] = true
 			found = append(found, operations{base: base})
 		}
 	}

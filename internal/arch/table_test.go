@@ -120,6 +120,9 @@ var table = map[string]rule{
 	// What an incident needs, in one archive: pieces, their failures, and no secret. What the pieces are it is told.
 	"bundle": {},
 
+	// What running processes tell, in a terminal. It knows their answers as any stranger would and none of their packages.
+	"top": {outside: []string{"prometheus", "terminal"}, tests: []string{"sys"}},
+
 	// Configuration and wiring: the one place where the packages meet, and the only one that reads
 	// YAML and the environment.
 	"app": {
@@ -167,7 +170,7 @@ var table = map[string]rule{
 	"cmd/processor": {
 		inside: []string{
 			"app", "bundle", "deadletter", "dev", "kafka", "load", "message", "outbox", "outbox/ledger", "outbox/rebuild", "postgres",
-			"telemetry", "verify", // `verify --follow` is a service of its own, with metrics on an address
+			"telemetry", "top", "verify", // `verify --follow` is a service of its own, with metrics on an address
 		},
 		outside: []string{"cobra", "pgx", "terminal", "automemlimit", "kgo", "kadm", "json", "yaml"},
 		tests:   []string{"kfake", "outbox/ledger/ledgertest"},
@@ -229,7 +232,7 @@ var families = map[string][]string{
 	"json":         {"github.com/go-json-experiment/json"},
 	"decimal":      {"github.com/shopspring/decimal"},
 	"cobra":        {"github.com/spf13/cobra", "github.com/spf13/pflag"},
-	"terminal":     {"github.com/lmittmann/tint", "github.com/mattn/go-isatty", "github.com/schollz/progressbar", "golang.org/x/term"},
+	"terminal":     {"charm.land/bubbletea", "github.com/lmittmann/tint", "github.com/mattn/go-isatty", "github.com/schollz/progressbar", "golang.org/x/term"},
 	"automemlimit": {"github.com/KimMachineGun/automemlimit"},
 	"sync":         {"golang.org/x/sync"},
 	"time":         {"golang.org/x/time"},
