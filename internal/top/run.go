@@ -33,7 +33,7 @@ func Run(ctx context.Context, config Config) error {
 	screen := Screen{Color: config.Color, Title: config.Title, Every: config.Every, Since: time.Now()}
 	fetch := func(process string) Facts { return config.Fetch(ctx, process) }
 	program := tea.NewProgram(newModel(config.Processes, fetch, screen),
-		tea.WithContext(ctx), tea.WithInput(config.In), tea.WithOutput(config.Out), tea.WithEnvironment(config.Env), tea.WithoutSignalHandler())
+		tea.WithContext(ctx), tea.WithInput(keyboard{config.In}), tea.WithOutput(config.Out), tea.WithEnvironment(config.Env), tea.WithoutSignalHandler())
 	_, err := program.Run()
 	switch {
 	case ctx.Err() != nil && errors.Is(err, tea.ErrProgramKilled) && !errors.Is(err, tea.ErrProgramPanic):
@@ -44,6 +44,23 @@ func Run(ctx context.Context, config Config) error {
 		return nil
 	}
 }
+
+// keyboard is a terminal to read from, without the name that makes bubbletea's reader wait for it in epoll: that one
+// closes its files at the end while another of its goroutines may still look at them. What goes without it is that a
+// key is lost to the reader that was waiting when the program was suspended.
+type keyboard struct{ file *os.File }
+
+// Read implements io.Reader.
+func (k keyboard) Read(b []byte) (int, error) { return k.file.Read(b) }
+
+// Write implements io.Writer.
+func (k keyboard) Write(b []byte) (int, error) { return k.file.Write(b) }
+
+// Close implements io.Closer. The terminal is not ours to close.
+func (k keyboard) Close() error { return nil }
+
+// Fd lets bubbletea see a terminal, and set it up.
+func (k keyboard) Fd() uintptr { return k.file.Fd() }
 
 // Once looks at the processes twice, because rates need two looks, and gives the snapshot.
 func Once(ctx context.Context, config Config) (Snapshot, error) {

@@ -37,12 +37,17 @@ func newTerminal(t *testing.T, width, height uint16) *terminal {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fd := int(person.Fd())
-	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
+	number := 0
+	raw, err := person.SyscallConn() // unlike Fd it leaves the file such that Close ends a Read
+	if err != nil {
 		t.Fatal(err)
 	}
-	number, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-	if err != nil {
+	control := raw.Control(func(fd uintptr) {
+		if err = unix.IoctlSetPointerInt(int(fd), unix.TIOCSPTLCK, 0); err == nil {
+			number, err = unix.IoctlGetInt(int(fd), unix.TIOCGPTN)
+		}
+	})
+	if err := errors.Join(err, control); err != nil {
 		t.Fatal(err)
 	}
 	program, err := os.OpenFile("/dev/pts/"+strconv.Itoa(number), os.O_RDWR|unix.O_NOCTTY, 0)
@@ -70,9 +75,8 @@ func newTerminal(t *testing.T, width, height uint16) *terminal {
 		}
 	})
 	t.Cleanup(func() {
-		_ = program.Close() // the reader meets the end of the other side
+		_ = person.Close() // ends the reader here, and the one that waits for a key
 		reading.Wait()
-		_ = person.Close()
 	})
 	return term
 }
