@@ -104,3 +104,22 @@ func TestKafkaConfigNamesFilesAndClient(t *testing.T) {
 		t.Errorf("kafka (-want +got):\n%s", diff)
 	}
 }
+
+// PawlConfigDiffers compares the hashes of the processes of an application, each of which has a name of its own.
+func TestHashIsThatOfTheApplication(t *testing.T) {
+	t.Parallel()
+	one := Default()
+	one.Instance, one.Admin.Listen = "pawl-0", ":9090"
+	other := one
+	other.Instance, other.Admin.Listen = "pawl-1", ":9091"
+	if one.hash() != other.hash() {
+		t.Error("two processes of one application have two hashes")
+	}
+	other.Txn.Lanes = 7
+	if one.hash() == other.hash() {
+		t.Error("two configurations have one hash")
+	}
+	if one.Instance != "pawl-0" {
+		t.Error("hashing changes the configuration")
+	}
+}

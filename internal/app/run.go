@@ -315,8 +315,10 @@ func (c Config) inputTopics() []string {
 	return topics
 }
 
-// hash tells two configurations apart in metrics. Secrets do not enter it: they print as ***.
+// hash tells two configurations apart in metrics. What each process has of its own does not enter it, its name and its
+// address: the processes of one application are to agree. Nor do secrets: they print as ***.
 func (c Config) hash() string {
+	c.Instance, c.Admin.Listen = "", ""
 	text, err := json.Marshal(c)
 	if err != nil {
 		panic(err) // plain data always marshals: our own bug
