@@ -38,9 +38,10 @@ type Screen struct {
 }
 
 const (
-	widthMin  = 40
-	heightMin = 12
-	wide      = 112 // from here on there is room for names and lanes
+	widthMin   = 40
+	heightMin  = 12
+	versionMax = 20  // a version between releases is long, and the time behind it is wanted more
+	wide       = 112 // from here on there is room for names and lanes
 )
 
 // Draw gives exactly Height lines, none wider than Width.
@@ -151,7 +152,7 @@ func (sc Screen) titleLine(s Snapshot) line {
 	if sc.Title != "" {
 		left = append(left, span{"  " + sc.Title, bold})
 	}
-	left = append(left, span{fmt.Sprintf("  %d of %d ready", ready, len(s.Processes)), state}, span{"  " + cmp.Or(s.Version, "-"), plain})
+	left = append(left, span{fmt.Sprintf("  %d of %d ready", ready, len(s.Processes)), state}, span{"  " + shorten(clean(cmp.Or(s.Version, "-")), versionMax), plain})
 	if sc.Paused {
 		left = append(left, span{"  PAUSED", yellow})
 	}
