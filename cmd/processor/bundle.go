@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -163,15 +163,16 @@ func notes(redactor *bundle.Redactor, unread []error, problems error) (told []st
 func (c *cli) bundleProgress() func(bundle.Entry) {
 	paints := map[bundle.State]color{bundle.Collected: green, bundle.Failed: red, bundle.Skipped: gray}
 	return func(entry bundle.Entry) {
-		line := c.paint(c.stderr, paints[entry.State], string(entry.State)) + "  " + entry.Path
-		for _, text := range []string{entry.Finding, entry.Why} {
-			if text != "" {
-				line += ": " + printable(text)
-			}
+		why := entry.Why
+		if entry.Finding != "" {
+			why = strings.TrimSuffix(entry.Finding+"; "+why, "; ")
+		}
+		if why != "" {
+			why = ": " + printable(why)
 		}
 		if entry.State != bundle.Skipped {
-			line += " (" + strconv.FormatFloat(entry.Took, 'f', 1, 64) + " s)"
+			why += fmt.Sprintf(" (%.1f s)", entry.Took)
 		}
-		fmt.Fprintln(c.stderr, line)
+		fmt.Fprintln(c.stderr, c.paint(c.stderr, paints[entry.State], string(entry.State))+"  "+entry.Path+why)
 	}
 }

@@ -94,8 +94,9 @@ func (b *bundler) printedConfig(context.Context) (bundle.Content, error) {
 
 func (b *bundler) configProblems(context.Context) (any, error) {
 	problems, _ := errors.AsType[app.Problems](b.problems)
-	listed := []problem{}
-	for _, one := range slices.Concat(problems, b.origins.Warnings()) {
+	all := slices.Concat(problems, b.origins.Warnings())
+	listed := make([]problem, 0, len(all))
+	for _, one := range all {
 		listed = append(listed, newProblem(one))
 	}
 	return listed, nil
@@ -111,8 +112,11 @@ func (b *bundler) processPieces(processes []operations, noProcess error) []bundl
 	var pieces []bundle.Piece
 	for _, process := range processes {
 		for _, page := range []struct{ file, path string }{
-			{"version.json", "/version"}, {"status.json", "/api/v1/status"}, {"metrics.txt", "/metrics"},
-			{"livez.txt", "/livez?verbose"}, {"readyz.txt", "/readyz?verbose"},
+			{"version.json", "/version"},
+			{"status.json", "/api/v1/status"},
+			{"metrics.txt", "/metrics"},
+			{"livez.txt", "/livez?verbose"},
+			{"readyz.txt", "/readyz?verbose"},
 		} {
 			pieces = append(pieces, bundle.Piece{
 				Path: bundle.Folder("instances", process.name(), page.file),
@@ -175,10 +179,11 @@ func (b *bundler) brokerPieces(whole context.Context) []bundle.Piece {
 		}),
 		piece("kafka/preflight.json", func(ctx context.Context, connected *brokers) (any, string, error) {
 			found := kafka.Preflight(ctx, connected.kafka, connected.conf.Preflight())
-			if err := kafka.Failed(found); err != nil {
-				return found, err.Error(), nil
+			finding := ""
+			if failed := kafka.Failed(found); failed != nil {
+				finding = failed.Error()
 			}
-			return found, "", nil
+			return found, finding, nil
 		}),
 	}
 }
@@ -255,13 +260,13 @@ func (b *bundler) verifyPieces() []bundle.Piece {
 	var once sync.Once
 	var report verifyReport
 	var failed error
-	piece := func(path string, print func(verifyReport) ([]byte, error)) bundle.Piece {
+	piece := func(path string, write func(verifyReport) ([]byte, error)) bundle.Piece {
 		return bundle.Piece{Path: path, Skip: skip, Collect: func(ctx context.Context) (bundle.Content, error) {
 			once.Do(func() { report, failed = b.judge(ctx) })
 			if failed != nil {
 				return bundle.Content{}, failed
 			}
-			text, err := print(report)
+			text, err := write(report)
 			content := bundle.Content{Text: text}
 			if !report.Clean {
 				content.Finding = "verify: " + count(int(report.Total()), "finding")

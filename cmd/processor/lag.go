@@ -91,7 +91,7 @@ func findLag(ctx context.Context, b *brokers, seconds bool) (lagReport, error) {
 
 // err tells of the partitions that could not be looked at.
 func (r lagReport) err() error {
-	var errs []error
+	errs := make([]error, 0, len(r.Partitions))
 	for _, lag := range r.Partitions {
 		errs = append(errs, inputError(lag.PartitionLag))
 	}

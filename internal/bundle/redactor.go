@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/base64"
 	"encoding/json"
+	"maps"
 	"net/url"
 	"regexp"
 	"slices"
@@ -54,10 +55,7 @@ func NewRedactor(secrets []string) *Redactor {
 			}
 		}
 	}
-	var patterns []string
-	for text := range seen {
-		patterns = append(patterns, text)
-	}
+	patterns := slices.Collect(maps.Keys(seen))
 	// The longest first, so that nothing is left of a text that holds another.
 	slices.SortFunc(patterns, func(a, b string) int { return cmp.Or(cmp.Compare(len(b), len(a)), cmp.Compare(a, b)) })
 	for i, text := range patterns {
@@ -88,15 +86,12 @@ func pieces(secret string) []string {
 
 // forms gives a text as it is, as JSON has it, as URLs have it, and in base64.
 func forms(text string) []string {
-	found := []string{
+	bare, html := jsonForm(text, false), jsonForm(text, true) // encoders escape <, > and & or leave them
+	return []string{
 		text, url.QueryEscape(text), url.PathEscape(text),
 		base64.StdEncoding.EncodeToString([]byte(text)), base64.RawURLEncoding.EncodeToString([]byte(text)),
+		bare, html, jsonForm(bare, false), jsonForm(html, true), // twice: a line of a log within JSON
 	}
-	for _, html := range []bool{false, true} { // encoders escape <, > and & or leave them
-		once := jsonForm(text, html)
-		found = append(found, once, jsonForm(once, html)) // twice: a line of a log within JSON
-	}
-	return found
 }
 
 func jsonForm(text string, html bool) string {

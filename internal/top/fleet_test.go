@@ -9,8 +9,6 @@ import (
 
 var noon = time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
 
-func number(n float64) *float64 { return &n }
-
 // told is a process that has committed n transactions of ten records each.
 func told(process string, at time.Duration, n float64) Facts {
 	return Facts{
@@ -104,7 +102,7 @@ func TestProcessThatDoesNotAnswerIsSeen(t *testing.T) {
 	t.Parallel()
 	f := NewFleet([]string{"a", "b", "c"})
 	with := told("a", 0, 1)
-	with.Partitions = []Partition{{Topic: "orders", Lag: number(5), Seconds: number(2), Held: 1, Process: "a"}, {Topic: "orders", Partition: 1, Process: "a"}}
+	with.Partitions = []Partition{{Topic: "orders", Lag: new(5.0), Seconds: new(2.0), Held: 1, Process: "a"}, {Topic: "orders", Partition: 1, Process: "a"}}
 	f.Add(with)
 	f.Add(told("b", 0, 1))
 	f.Add(Facts{Process: "b", At: noon, Err: errors.New("refused")})

@@ -120,7 +120,8 @@ func (g *grid) draw(width int) []line {
 		bar.WriteString(s.text)
 	}
 	full := shorten(strings.TrimRight(bar.String(), " "), width)
-	lines := []line{{{full + strings.Repeat(" ", max(0, width-utf8.RuneCountInString(full))), reverse}}}
+	lines := make([]line, 0, 1+len(g.rows))
+	lines = append(lines, line{{full + strings.Repeat(" ", max(0, width-utf8.RuneCountInString(full))), reverse}})
 	for _, row := range g.rows {
 		lines = append(lines, g.row(row, flexible, gap))
 	}

@@ -34,7 +34,7 @@ func newModel(processes []string, fetch Fetch, screen Screen) *screenModel {
 // Init asks every process for the first time. Each has its own turn from then on, so that one that does not answer
 // holds up nobody.
 func (m *screenModel) Init() tea.Cmd {
-	var asks []tea.Cmd
+	asks := make([]tea.Cmd, 0, len(m.fleet.processes))
 	for _, process := range m.fleet.processes {
 		asks = append(asks, m.ask(process))
 	}

@@ -16,7 +16,7 @@ func opened(t *testing.T, partitions int) *screenModel {
 		asked++
 		facts := told(process, time.Duration(asked)*time.Second, float64(asked))
 		for i := range partitions {
-			facts.Partitions = append(facts.Partitions, Partition{Topic: "orders", Partition: int32(i), Lag: number(float64(asked)), Process: process})
+			facts.Partitions = append(facts.Partitions, Partition{Topic: "orders", Partition: int32(i), Lag: new(float64(asked)), Process: process})
 		}
 		return facts
 	}, Screen{Every: time.Millisecond, Since: noon})

@@ -162,9 +162,16 @@ func (sc Screen) titleLine(s Snapshot) line {
 
 func rateLine(s Snapshot) line {
 	return line{
-		{"in ", gray}, {rate(s.In) + "/s", plain}, {"  out ", gray}, {rate(s.Out) + "/s", plain}, {"  transactions ", gray}, {rate(s.Committed) + "/s", plain},
-		{"  aborted ", gray}, {percent(s.AbortRatio), if1(s.AbortRatio != nil && *s.AbortRatio > 0.1, red)},
-		{"  rejected ", gray}, {rate(s.Rejected) + "/s", if1(s.Rejected > 0, yellow)},
+		{"in ", gray},
+		{rate(s.In) + "/s", plain},
+		{"  out ", gray},
+		{rate(s.Out) + "/s", plain},
+		{"  transactions ", gray},
+		{rate(s.Committed) + "/s", plain},
+		{"  aborted ", gray},
+		{percent(s.AbortRatio), if1(s.AbortRatio != nil && *s.AbortRatio > 0.1, red)},
+		{"  rejected ", gray},
+		{rate(s.Rejected) + "/s", if1(s.Rejected > 0, yellow)},
 	}
 }
 
@@ -178,8 +185,16 @@ func lagLine(s Snapshot) line {
 		last = brief(s.At.Sub(s.LastCommit)) + " ago"
 	}
 	return line{
-		{"lag ", gray}, {lag, plain}, {"  oldest ", gray}, {seconds(s.Seconds), if1(s.Seconds > 60, red)}, {"  held ", gray}, {amount(s.Held), if1(s.Held > 0, yellow)},
-		{"  open ", gray}, {seconds(s.Open), plain}, {"  commit ", gray}, {last, plain},
+		{"lag ", gray},
+		{lag, plain},
+		{"  oldest ", gray},
+		{seconds(s.Seconds), if1(s.Seconds > 60, red)},
+		{"  held ", gray},
+		{amount(s.Held), if1(s.Held > 0, yellow)},
+		{"  open ", gray},
+		{seconds(s.Open), plain},
+		{"  commit ", gray},
+		{last, plain},
 	}
 }
 
@@ -214,7 +229,7 @@ func (sc Screen) warnings(s Snapshot) []line {
 	if len(told) > warningsMax {
 		told = append(told[:warningsMax-1], fmt.Sprintf("%s; and %d more", told[warningsMax-1], len(told)-warningsMax))
 	}
-	var lines []line
+	lines := make([]line, 0, len(told))
 	for _, one := range told {
 		lines = append(lines, line{{"! " + clean(one), red}})
 	}
@@ -279,8 +294,13 @@ func (sc Screen) partitionTable(s Snapshot, rows int) []line {
 		return title
 	}
 	t := grid{columns: []column{
-		{mark("TOPIC/PARTITION", ByName), 0, false}, {mark("LAG", ByLag), 10, true}, {mark("OLDEST", ByOldest), 8, true},
-		{"HELD", 8, true}, {mark("#", ByProcess), 3, true}, {"LANE", 4, true}, {"PHASE", 8, false},
+		{mark("TOPIC/PARTITION", ByName), 0, false},
+		{mark("LAG", ByLag), 10, true},
+		{mark("OLDEST", ByOldest), 8, true},
+		{"HELD", 8, true},
+		{mark("#", ByProcess), 3, true},
+		{"LANE", 4, true},
+		{"PHASE", 8, false},
 	}}
 	sorted := slices.Clone(s.Partitions)
 	sc.Sort.order(s, sorted)
@@ -302,8 +322,13 @@ func (sc Screen) partitionTable(s Snapshot, rows int) []line {
 			phase = span{"halted", red}
 		}
 		t.rows = append(t.rows, []span{
-			{clean(p.Name()), plain}, {lag, plain}, {oldest, if1(late, red)}, {amount(p.Held), if1(p.Held > 0, yellow)},
-			{strconv.Itoa(s.number(p.Process)), plain}, {strconv.Itoa(p.Lane), plain}, phase,
+			{clean(p.Name()), plain},
+			{lag, plain},
+			{oldest, if1(late, red)},
+			{amount(p.Held), if1(p.Held > 0, yellow)},
+			{strconv.Itoa(s.number(p.Process)), plain},
+			{strconv.Itoa(p.Lane), plain},
+			phase,
 		})
 	}
 	if len(sorted) == 0 {
@@ -354,8 +379,14 @@ func (sc Screen) endpointTable(s Snapshot, rows int) []line {
 		}
 		breakers := map[string]color{"closed": green, "half-open": yellow, "open": red}
 		t.rows = append(t.rows, []span{
-			{clean(e.Endpoint), plain}, {pending, plain}, {oldest, plain}, {parked, if1(e.Parked > 0, yellow)}, {dead, if1(e.Dead > 0, red)}, {rate(e.Calls), plain},
-			{amount(e.InFlight) + "/" + amount(e.Limit), if1(e.Limit > 0 && e.InFlight >= e.Limit, yellow)}, {cmp.Or(e.Breaker, "-"), breakers[e.Breaker]},
+			{clean(e.Endpoint), plain},
+			{pending, plain},
+			{oldest, plain},
+			{parked, if1(e.Parked > 0, yellow)},
+			{dead, if1(e.Dead > 0, red)},
+			{rate(e.Calls), plain},
+			{amount(e.InFlight) + "/" + amount(e.Limit), if1(e.Limit > 0 && e.InFlight >= e.Limit, yellow)},
+			{cmp.Or(e.Breaker, "-"), breakers[e.Breaker]},
 		})
 	}
 	return t.draw(sc.Width)
@@ -363,7 +394,7 @@ func (sc Screen) endpointTable(s Snapshot, rows int) []line {
 
 func (sc Screen) abortTable(s Snapshot, rows int) []line {
 	t := grid{columns: []column{{"ABORTS", 8, false}, {"#", 2, true}, {"COUNT", 7, true}, {"WHY", 0, false}}}
-	var totals []string
+	totals := make([]string, 0, len(s.Totals))
 	for _, one := range s.Totals {
 		totals = append(totals, strings.TrimPrefix(one.Outcome+" "+one.Reason, "aborted ")+" "+strconv.FormatInt(one.Count, 10))
 	}
@@ -372,7 +403,9 @@ func (sc Screen) abortTable(s Snapshot, rows int) []line {
 	}
 	for _, one := range s.Aborts[:min(rows, len(s.Aborts))] {
 		t.rows = append(t.rows, []span{
-			{one.At.Format(time.TimeOnly), plain}, {strconv.Itoa(s.number(one.Process)), plain}, {strconv.FormatInt(one.Count, 10), plain},
+			{one.At.Format(time.TimeOnly), plain},
+			{strconv.Itoa(s.number(one.Process)), plain},
+			{strconv.FormatInt(one.Count, 10), plain},
 			{clean(one.Outcome + " " + one.Reason), if1(one.Outcome == "unknown", yellow)},
 		})
 	}
@@ -392,7 +425,7 @@ func (sc Screen) keyLine() line {
 
 func (sc Screen) help() []line {
 	lines := []line{{{"pawl top: help", bold}}, nil}
-	for _, one := range strings.Split(`up, down, k, j        scroll the partitions by one
+	for one := range strings.SplitSeq(`up, down, k, j        scroll the partitions by one
 page up, page down    by a page; home, end: to the first, the last
 s, right / left       sort by the next / the last: lag, oldest, name, process
 p, space              hold the display still; the numbers go on behind it

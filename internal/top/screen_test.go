@@ -17,13 +17,13 @@ var update = flag.Bool("update", false, "write golden files")
 // busy is three processes, of which one is starting and one is away, with trouble of each kind.
 func busy(partitions int) Snapshot {
 	s := Snapshot{
-		At: noon, In: 12345.4, Out: 24690.2, Rejected: 1.24, Committed: 41.23, AbortRatio: number(0.0123), Lag: 1_234_567, Seconds: 75.3, LagUnknown: 1, Held: 12, Open: 0.42,
+		At: noon, In: 12345.4, Out: 24690.2, Rejected: 1.24, Committed: 41.23, AbortRatio: new(0.0123), Lag: 1_234_567, Seconds: 75.3, LagUnknown: 1, Held: 12, Open: 0.42,
 		LastCommit: noon.Add(-300 * time.Millisecond), Version: "v1.2.3", Config: mixed, Ledger: Up,
 		Processes: []ProcessView{
-			{Process: "pawl-0.pawl.svc:9090", State: StateReady, Phases: map[string]int{"polling": 3, "working": 1}, Partitions: 6, In: 6000, Committed: 20.5, AbortRatio: number(0.0003), Lag: 1234, KafkaUp: true},
+			{Process: "pawl-0.pawl.svc:9090", State: StateReady, Phases: map[string]int{"polling": 3, "working": 1}, Partitions: 6, In: 6000, Committed: 20.5, AbortRatio: new(0.0003), Lag: 1234, KafkaUp: true},
 			{Process: "pawl-1.pawl.svc:9090", State: StateNotReady, Why: "group: not every lane is in the consumer group yet", KafkaUp: true},
 			{Process: "pawl-2.pawl.svc:9090", State: StateUnreachable, Why: "ask http://pawl-2.pawl.svc:9090: dial tcp: connect: connection refused"},
-			{Process: "pawl-3.pawl.svc:9090", State: StateReady, Phases: map[string]int{"working": 4}, Partitions: 6, In: 6345.4, Committed: 20.7, AbortRatio: number(0.2), Lag: 1_233_333, KafkaUp: false},
+			{Process: "pawl-3.pawl.svc:9090", State: StateReady, Phases: map[string]int{"working": 4}, Partitions: 6, In: 6345.4, Committed: 20.7, AbortRatio: new(0.2), Lag: 1_233_333, KafkaUp: false},
 		},
 		Endpoints: []EndpointSum{
 			{Endpoint: "mail", Known: false, Limit: 8, Breaker: "closed"},
@@ -34,14 +34,14 @@ func busy(partitions int) Snapshot {
 		Totals: []AbortTotal{{"aborted", "rebalance", 12}, {"unknown", "offsets", 1}},
 	}
 	for i := range partitions {
-		p := Partition{Topic: "orders", Partition: int32(i), Lag: number(float64(i * i * 100)), Seconds: number(float64(i)), Process: s.Processes[3*(i%2)].Process, Lane: i % 4, Phase: "working"}
+		p := Partition{Topic: "orders", Partition: int32(i), Lag: new(float64(i * i * 100)), Seconds: new(float64(i)), Process: s.Processes[3*(i%2)].Process, Lane: i % 4, Phase: "working"}
 		switch i {
 		case 2:
 			p.Halted = "offset out of range: \x1b[2J see `processor offsets show`"
 		case 3:
 			p.Lag, p.Seconds = nil, nil
 		case 4:
-			p.Held, p.Seconds = 12, number(75.3)
+			p.Held, p.Seconds = 12, new(75.3)
 		}
 		s.Partitions = append(s.Partitions, p)
 	}
@@ -144,7 +144,7 @@ func TestColourOnlyColours(t *testing.T) {
 		t.Error("nothing is painted")
 	}
 	var stripped []string
-	for _, line := range strings.Split(sgr.ReplaceAllString(painted, ""), "\n") {
+	for line := range strings.SplitSeq(sgr.ReplaceAllString(painted, ""), "\n") {
 		stripped = append(stripped, strings.TrimRight(line, " "))
 	}
 	if strings.Join(stripped, "\n") != bare {
@@ -173,7 +173,7 @@ func TestNumbersAreShort(t *testing.T) {
 	t.Parallel()
 	for want, got := range map[string]string{
 		"0": amount(0), "999": amount(999), "1,000": amount(1000), "1,234,567": amount(1234567), "12.3M": amount(12345678), "12.3G": amount(12345678901), "1.2T": amount(1234567890123),
-		"0.4": rate(0.44), "9.9": rate(9.94), "12": rate(12.3), "-": percent(nil), "1.2%": percent(number(0.0123)), "0s": seconds(0), "0.3s": seconds(0.3), "42s": seconds(42.9),
+		"0.4": rate(0.44), "9.9": rate(9.94), "12": rate(12.3), "-": percent(nil), "1.2%": percent(new(0.0123)), "0s": seconds(0), "0.3s": seconds(0.3), "42s": seconds(42.9),
 		"2m05s": seconds(125), "1h02m": seconds(3725), "3d04h": seconds(3*86400 + 4*3600),
 	} {
 		if got != want {
