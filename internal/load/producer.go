@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +20,10 @@ const (
 	flushTimeout = 30 * time.Second
 	// inFlightMax is how many records wait for an answer at once; kgo's own buffer holds as many.
 	inFlightMax = 10_000
+	// warmTimeout is how long Run tries to reach brokers that refuse it, and warmPause how long it waits
+	// in between.
+	warmTimeout = time.Minute
+	warmPause   = 100 * time.Millisecond
 )
 
 // ProducerConfig is what a Producer needs. A run ends with the first limit it meets: Count, Duration
@@ -116,7 +121,8 @@ func (p *Producer) slot(ctx context.Context) *slot {
 	}
 }
 
-// Run produces until a limit is met, then waits for what is on its way. It may be called once. It
+// Run produces until a limit is met, then waits for what is on its way. It may be called once. Brokers
+// that are away as it begins may take a minute to come, or until ctx ends, if that is sooner. Run
 // returns nil when every record it produced was taken by the broker, also when ctx ended the run. An
 // error tells how many were not and the first reason; any of those may have been written all the same.
 func (p *Producer) Run(ctx context.Context) (err error) {
@@ -127,7 +133,7 @@ func (p *Producer) Run(ctx context.Context) (err error) {
 	defer client.Close()
 	// The connection, the topic and the producer id come before the clock starts: what is measured
 	// is load, not a first hello.
-	if err := warm(ctx, client, p.config.Topic); err != nil {
+	if err := patiently(ctx, func(ctx context.Context) error { return warm(ctx, client, p.config.Topic) }); err != nil {
 		return fmt.Errorf("produce to %s: %w", p.config.Topic, err)
 	}
 	p.began = time.Now()
@@ -148,6 +154,36 @@ func (p *Producer) Run(ctx context.Context) (err error) {
 		return fmt.Errorf("produce to %s: %d of %d records failed, the first: %w", p.config.Topic, failed, p.scheduled, first)
 	}
 	return nil
+}
+
+// patiently says the first hello again while brokers are away, until ctx ends, at most for warmTimeout. The
+// client does that for every later request, but not for the first: an address with a typo refuses it, too.
+func patiently(ctx context.Context, hello func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, warmTimeout)
+	defer cancel()
+	began := time.Now()
+	var last error // which ctx did not cut short
+	for {
+		err := hello(ctx)
+		if err == nil || ctx.Err() == nil && !mayPass(err) {
+			return err
+		}
+		if ctx.Err() == nil || last == nil {
+			last = err
+		}
+		select {
+		case <-time.After(warmPause):
+		case <-ctx.Done():
+			return fmt.Errorf("gave up after %s: %w", time.Since(began).Round(time.Millisecond), last)
+		}
+	}
+}
+
+// mayPass tells whether an error may be one of brokers that are away for the moment: something refused or
+// reset a connection, or a broker said that it is not ready. Credentials and names are not mended by waiting.
+func mayPass(err error) bool {
+	var system *os.SyscallError
+	return errors.As(err, &system) || kerr.IsRetriable(err) && !errors.Is(err, kerr.UnknownTopicOrPartition)
 }
 
 // warm checks the topic and fetches a producer id.
