@@ -192,11 +192,11 @@ func TestFirstAbortOnATrimmedLogRewindsToItsStart(t *testing.T) {
 	p.awaitReady(t)
 	r.awaitCaughtUp(t)
 	p.terminate(t, endTimeout)
-	c, outcomes := r.verify(t, nil)
-	if n := len(c.inputs); n < 1900 || n > 2100 {
-		t.Errorf("the log had %d records left, want about 2000", n)
+	saw := r.verify(t, nil)
+	if saw.Judged < 1900 || saw.Judged > 2100 {
+		t.Errorf("the log had %d records left, want about 2000", saw.Judged)
 	}
-	if outcomes.Aborted == 0 {
+	if saw.TransactionsAborted == 0 {
 		t.Error("no transaction was aborted")
 	}
 }
@@ -217,11 +217,11 @@ func TestFirstAbortUnderLatestReplaysNothing(t *testing.T) {
 	r.send(t, 2000, 2000)
 	r.awaitCaughtUp(t)
 	p.terminate(t, endTimeout)
-	c, outcomes := r.verify(t, history)
-	if len(c.inputs) != 2000 {
-		t.Errorf("%d records came after the start, want 2000", len(c.inputs))
+	saw := r.verify(t, history)
+	if saw.Judged != 2000 {
+		t.Errorf("%d records came after the start, want 2000", saw.Judged)
 	}
-	if outcomes.Aborted == 0 {
+	if saw.TransactionsAborted == 0 {
 		t.Error("no transaction was aborted")
 	}
 }

@@ -3,186 +3,147 @@
 package e2e
 
 import (
+	"bufio"
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"os"
+	"strconv"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"pawl/internal/handlers"
 	"pawl/internal/load"
-	"pawl/internal/message"
 	"pawl/internal/testkit"
+	"pawl/internal/verify"
 )
 
 // scanTimeout bounds the reading of all topics of a test.
 const scanTimeout = 2 * time.Minute
 
-// hash stands for a value.
-type hash [sha256.Size]byte
-
-// spot is one record of the input.
-type spot struct {
-	partition int32
-	offset    int64
-}
-
-// road is a way that records take: from a partition of the input to one of the output.
-type road struct{ from, to int32 }
-
-// problemsShown bounds what a check tells of each kind of problem.
-const problemsShown = 5
-
-// check compares the output of the handler copy with its input: everything once, unchanged, and in
-// order along each road.
-type check struct {
-	topic  string // input
-	inputs map[spot]hash
-	values map[hash]int // of the inputs
-	seen   map[spot]int
-	last   map[road]int64
-
-	kinds    []string
-	problems map[string][]string // by kind
-	counts   map[string]int
-}
-
-func newCheck(topic string) *check {
-	return &check{
-		topic: topic, inputs: map[spot]hash{}, values: map[hash]int{}, seen: map[spot]int{}, last: map[road]int64{},
-		problems: map[string][]string{}, counts: map[string]int{},
-	}
-}
-
-func (c *check) problem(kind, format string, args ...any) {
-	if c.counts[kind] == 0 {
-		c.kinds = append(c.kinds, kind)
-	}
-	if c.counts[kind]++; c.counts[kind] <= problemsShown {
-		c.problems[kind] = append(c.problems[kind], fmt.Sprintf(format, args...))
-	}
-}
-
-// in takes a record of the input.
-func (c *check) in(r *kgo.Record) {
-	value := hash(sha256.Sum256(r.Value))
-	c.inputs[spot{r.Partition, r.Offset}] = value
-	if c.values[value]++; c.values[value] > 1 {
-		c.problem("input not unique", "%d/%d", r.Partition, r.Offset)
-	}
-}
-
-// out takes a record of the output, those of one partition in order.
-func (c *check) out(r *kgo.Record) {
-	at := fmt.Sprintf("output %d/%d", r.Partition, r.Offset)
-	source, err := sourceOf(r)
-	if err != nil || source.Topic != c.topic {
-		c.problem("of unknown source", "%s: %v %v", at, source, err)
-		return
-	}
-	from := spot{source.Partition, source.Offset}
-	want, ok := c.inputs[from]
-	if !ok {
-		c.problem("of no input", "%s: %v", at, source)
-		return
-	}
-	if hash(sha256.Sum256(r.Value)) != want {
-		c.problem("changed", "%s: not the value of %v", at, source)
-	}
-	if c.seen[from]++; c.seen[from] > 1 {
-		c.problem("duplicate", "%s: %v for the %d. time", at, source, c.seen[from])
-	}
-	way := road{from.partition, r.Partition}
-	if last, ok := c.last[way]; ok && from.offset < last {
-		c.problem("out of order", "%s: %v after offset %d", at, source, last)
-	}
-	c.last[way] = max(c.last[way], from.offset)
-}
-
-// sourceOf reads the header that names the input of an output.
-func sourceOf(r *kgo.Record) (message.Source, error) {
-	for _, h := range r.Headers {
-		if h.Key == message.HeaderSource {
-			return message.ParseSource(string(h.Value))
-		}
-	}
-	return message.Source{}, fmt.Errorf("no header %s", message.HeaderSource)
-}
-
-// missing finds the inputs that never came out. Call it after the last record.
-func (c *check) missing() {
-	for at := range c.inputs {
-		if c.seen[at] == 0 {
-			c.problem("missing", "input %d/%d", at.partition, at.offset)
-		}
-	}
-}
-
-// tell reports all problems as errors of the test.
-func (c *check) tell(t testing.TB) {
+// plan says what the application of a rig does, for the checker.
+func (r *rig) plan(t testing.TB) verify.Plan {
 	t.Helper()
-	for _, kind := range c.kinds {
-		t.Errorf("%s: %d records, such as %q", kind, c.counts[kind], c.problems[kind])
+	handler, err := handlers.New("copy", handlers.Settings{Config: map[string]any{"output": "copied"}, Outputs: []string{"copied"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return verify.Plan{
+		Application: r.application, Drained: true, Readers: true, Dir: r.folder,
+		Inputs:  []verify.Input{{Topic: r.input, Handler: handler}},
+		Outputs: map[string]string{"copied": r.output}, DeadLetters: r.deadLetter,
 	}
 }
 
-// verify reads the topics, from the given offsets of the input where it names some, and fails the
-// test unless exactly the inputs came out, in order, and nothing went to the dead letters or hangs
-// in an open transaction. It returns the check and what became of the transactions.
-func (r *rig) verify(t testing.TB, from map[int32]int64) (*check, load.Outcomes) {
+// verify gives all logs to the exactly-once checker, from the given offsets of the input where it names some, and
+// fails the test unless exactly the inputs came out, in order, and nothing went to the dead letters or hangs in an
+// open transaction. It returns what the checker saw: Judged are the inputs.
+func (r *rig) verify(t testing.TB, from map[int32]int64) verify.Saw {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), scanTimeout)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*scanTimeout)
 	defer cancel()
-	options := []kgo.Opt{kgo.SeedBrokers(r.kafka.InternalBrokers()...)}
-	c := newCheck(r.input)
-	if err := load.Scan(ctx, options, []string{r.input}, func(record *kgo.Record) {
-		if record.Offset >= from[record.Partition] {
-			c.in(record)
-		}
-	}); err != nil {
+	system, err := verify.NewSystem(ctx, r.client, nil, r.application, r.plan(t))
+	if err != nil {
 		t.Fatal(err)
 	}
-	r.awaitStable(t)
-	if err := load.Scan(ctx, options, []string{r.output}, c.out); err != nil {
+	report, _, _, err := system.Pass(ctx, verify.Window{From: verify.Positions{r.input: from}})
+	if err != nil {
 		t.Fatal(err)
 	}
-	c.missing()
-	c.tell(t)
+	for _, finding := range report.Findings {
+		t.Errorf("%s, %d such, at %s: %s", finding.Verdict, report.Counts[finding.Verdict], finding.At, finding.Story)
+	}
+	// What was made of inputs before from is outside of what is judged. There must be none of it.
+	if saw := report.Saw; saw.Outputs != saw.Judged || saw.Outside != 0 {
+		t.Errorf("%d output records are committed, %d of them made from before the start, want one for each of %d inputs", saw.Outputs, saw.Outside, saw.Judged)
+	}
 	for partition, end := range testkit.EndOffsets(t, r.kafka.InternalBrokers(), r.deadLetter) {
 		if end != 0 {
 			t.Errorf("partition %d of the dead letters has come to offset %d, want none ever written", partition, end)
 		}
 	}
-	outcomes, err := load.ScanOutcomes(ctx, options, []string{r.output})
+	return report.Saw
+}
+
+// verifyReader holds what a reader that followed the output was given, while faults happened, against what is there
+// at rest: a record of an aborted transaction, one twice or one left out would make a difference.
+func (r *rig) verifyReader(t testing.TB, v *watcher) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), scanTimeout)
+	defer cancel()
+	chains, there, o := map[at]uint64{}, map[at]offsets{}, &outcome{}
+	var count int64
+	if err := load.Scan(ctx, []kgo.Opt{kgo.SeedBrokers(r.kafka.InternalBrokers()...)}, []string{r.output}, func(record *kgo.Record) {
+		here := at{record.Topic, record.Partition}
+		chains[here], there[here] = chain(chains[here], record), there[here].with(record.Offset)
+		count++
+	}); err != nil {
+		t.Fatal(err)
+	}
+	testkit.WaitFor(t, time.Minute, "the reader that followed to see all", func() bool { return v.count(r.output) >= count })
+	v.close()
+	v.conclude(o, chains, there)
+	for _, one := range o.wrong {
+		t.Errorf("%s: %s", one.kind, one.text)
+	}
+	if t.Failed() {
+		t.Logf("%s saw %d records of %d, up to offsets %v, and the errors %v", v.name, v.count(r.output), count, v.next, v.failed)
+	}
+}
+
+// hash stands for a value.
+type hash [sha256.Size]byte
+
+// verifyByConsole reads as many values as the input has with Kafka's own console consumer, whose code shares nothing
+// with ours: each must be the value of an input, none may come twice.
+func (r *rig) verifyByConsole(t testing.TB) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), scanTimeout)
+	defer cancel()
+	unseen, twice, unknown, count := map[hash]bool{}, 0, 0, 0
+	if err := load.Scan(ctx, []kgo.Opt{kgo.SeedBrokers(r.kafka.InternalBrokers()...)}, []string{r.input}, func(record *kgo.Record) {
+		unseen[sha256.Sum256(record.Value)] = true
+		count++
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if len(unseen) != count {
+		t.Fatalf("%d inputs have %d values, want one each", count, len(unseen))
+	}
+	cmd := r.kafka.Tool(ctx, "org.apache.kafka.tools.consumer.ConsoleConsumer", "--bootstrap-server", r.kafka.Brokers()[0],
+		"--topic", r.output, "--from-beginning", "--isolation-level", "read_committed", "--max-messages", strconv.Itoa(count))
+	log, err := os.Create(r.folder + "/console-consumer.log")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if committed := outcomes.Topics[r.output].Committed; committed != int64(len(c.inputs)) {
-		t.Errorf("by the markers in the log %d output records are committed, want %d", committed, len(c.inputs))
+	defer log.Close()
+	cmd.Stderr = log
+	values, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
 	}
-	return c, outcomes
-}
-
-// awaitStable waits until no transaction is open in the output.
-func (r *rig) awaitStable(t testing.TB) {
-	t.Helper()
-	testkit.WaitFor(t, scanTimeout, "the end of all transactions", func() bool {
-		ctx, cancel := context.WithTimeout(t.Context(), lookTimeout)
-		defer cancel()
-		stable, err := r.admin.ListCommittedOffsets(ctx, r.output)
-		if err != nil || stable.Error() != nil {
-			return false
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for lines := bufio.NewScanner(values); lines.Scan(); {
+		value := hash(sha256.Sum256(lines.Bytes()))
+		fresh, known := unseen[value]
+		switch {
+		case !known:
+			unknown++
+		case !fresh:
+			twice++
+		default:
+			unseen[value] = false
+			count--
 		}
-		ends, err := r.admin.ListEndOffsets(ctx, r.output)
-		if err != nil || ends.Error() != nil {
-			return false
-		}
-		for partition, end := range ends[r.output] {
-			if stable[r.output][partition].Offset != end.Offset {
-				return false
-			}
-		}
-		return true
-	})
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(fmt.Errorf("console consumer: %w\n%s", err, tail(log.Name(), logLines)))
+	}
+	if twice > 0 || unknown > 0 || count != 0 {
+		t.Errorf("the console consumer did not get %d of %d values, got %d twice, and %d that are no input", count, len(unseen), twice, unknown)
+	}
 }

@@ -3,7 +3,8 @@
 //
 // The tests stand behind the build tag chaos and need Linux, for its signals and for /proc. Each of
 // them counts its faults, and checks three kinds of truth: what a reader sees at any time, that all
-// comes to rest after the last fault, and that in the end every input is there once.
+// comes to rest after the last fault, and that in the end every input is there once, which is for
+// internal/verify to say.
 //
 //	go test -tags chaos ./internal/e2e -run Faults -seed 7   # the same order of faults again
 //	go test -tags chaos ./internal/e2e -long                 # longer outages, more faults

@@ -72,7 +72,7 @@ func TestOutageOfAllBrokersCostsNothingButTime(t *testing.T) {
 		t.Errorf("the processor grew to %d MiB, want at most %d", peak>>20, memoryMax>>20)
 	}
 	p.terminate(t, endTimeout)
-	c, _ := r.verify(t, nil)
+	saw := r.verify(t, nil)
 	t.Logf("%d records copied, %d of them behind at the end of the outage; %.1f%% of a core during %s without brokers; first commit %.1fs after it; peak %d MiB; %d connections broken",
-		len(c.inputs), ends-committed, 100*share, outage, resumed.Seconds(), peak>>20, proxies.Node(0).Hits())
+		saw.Judged, ends-committed, 100*share, outage, resumed.Seconds(), peak>>20, proxies.Node(0).Hits())
 }

@@ -3,131 +3,204 @@
 package e2e
 
 import (
-	"bufio"
 	"context"
-	"crypto/sha256"
-	"errors"
 	"fmt"
-	"os"
-	"strconv"
+	"hash/fnv"
+	mathbits "math/bits"
 	"sync"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"pawl/internal/message"
 )
 
-// tailReader is a read_committed reader that follows the output from its start while faults happen.
-// Whatever it is given it was given for good: it must never get an offset that is not above the last
-// one of the partition, an input twice, or an input that comes before one that it has.
-type tailReader struct {
-	stop context.CancelFunc
-	done sync.WaitGroup
+// at names a partition of any topic.
+type at struct {
+	topic     string
+	partition int32
+}
+
+// watcher is a read_committed reader that follows topics from their start while faults happen, around
+// the proxies. Whatever it is given, it was given for good: offsets only grow, and what came of one
+// input partition comes in the order of that. It keeps a hash over all that it saw of each partition,
+// which the same partition read at rest must have, too: a record of an aborted transaction, or one that
+// it was not given, would make another.
+type watcher struct {
+	name    string
+	topics  []string
+	grouped bool
+	stop    context.CancelFunc
+	done    sync.WaitGroup
 
 	mu     sync.Mutex
-	c      *check
-	seen   int64
-	last   map[int32]int64
-	errors map[string]int // what the brokers said instead of records, and how often
+	next   map[at]int64 // offset behind the last that was seen, markers too
+	chains map[at]uint64
+	seen   map[at]offsets
+	counts map[string]int64 // records, by topic
+	roads  map[[2]at]int64  // by output and input partition: the input's last offset
+	wrong  []string
+	failed map[string]int // what brokers said instead of records
 }
 
-// tailReader runs until close. It knows no inputs, so that it judges order and repetition alone.
-func (r *rig) tailReader(t testing.TB) *tailReader {
+// sourceOf reads the header that names the input of an output.
+func sourceOf(r *kgo.Record) (message.Source, error) {
+	for _, h := range r.Headers {
+		if h.Key == message.HeaderSource {
+			return message.ParseSource(string(h.Value))
+		}
+	}
+	return message.Source{}, fmt.Errorf("no header %s", message.HeaderSource)
+}
+
+// problemsShown bounds what a check tells of each kind of problem.
+const problemsShown = 5
+
+// wrongMax bounds what one watcher tells.
+const wrongMax = 20
+
+func newWatcher(name string, grouped bool, topics ...string) *watcher {
+	return &watcher{
+		name: name, topics: topics, grouped: grouped, next: map[at]int64{}, chains: map[at]uint64{}, seen: map[at]offsets{},
+		counts: map[string]int64{}, roads: map[[2]at]int64{}, failed: map[string]int{},
+	}
+}
+
+// watch opens one. In a group it begins again where the group has committed whenever partitions are
+// assigned, so that it may see things twice then and makes no hash.
+func watch(ctx context.Context, t testing.TB, name string, brokers []string, group string, topics ...string) *watcher {
 	t.Helper()
-	client, err := kgo.NewClient(kgo.SeedBrokers(r.kafka.Brokers()...), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		kgo.ConsumeTopics(r.output), kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()), kgo.ConsumeResetOffset(kgo.NoResetOffset()))
+	v := newWatcher(name, group != "", topics...)
+	options := []kgo.Opt{
+		kgo.SeedBrokers(brokers...), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(),
+		kgo.ConsumeTopics(topics...), kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()), kgo.ConsumeResetOffset(kgo.NoResetOffset()),
+	}
+	if group != "" {
+		options = append(options, kgo.ConsumerGroup(group), kgo.OnPartitionsAssigned(v.forget))
+	}
+	client, err := kgo.NewClient(options...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(t.Context())
-	reader := &tailReader{stop: stop, c: newCheck(r.input), last: map[int32]int64{}, errors: map[string]int{}}
-	reader.done.Go(func() {
-		defer client.Close()
+	ctx, v.stop = context.WithCancel(ctx)
+	v.done.Go(func() {
+		defer client.CloseAllowingRebalance()
 		for ctx.Err() == nil {
 			fetches := client.PollFetches(ctx)
-			reader.mu.Lock()
-			fetches.EachError(func(_ string, partition int32, err error) {
-				// Most are a broker that is down, and the client tries again.
-				reader.errors[fmt.Sprintf("output %d: %v", partition, err)]++
-				if loss := (*kgo.ErrDataLoss)(nil); errors.As(err, &loss) {
-					reader.c.problem("data loss", "output %d: %v", partition, err)
+			v.mu.Lock()
+			// Most are a broker that is down, and the client tries again. A broker that has just come back may
+			// also make it believe that records are lost; whether any are is for the hash to say.
+			fetches.EachError(func(_ string, _ int32, err error) { v.failed[err.Error()]++ })
+			fetches.EachRecord(v.take)
+			v.mu.Unlock()
+		}
+	})
+	t.Cleanup(v.close)
+	return v
+}
+
+// forget lets partitions that are assigned begin wherever the group wants.
+func (v *watcher) forget(_ context.Context, _ *kgo.Client, assigned map[string][]int32) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for topic, partitions := range assigned {
+		for _, partition := range partitions {
+			delete(v.next, at{topic, partition})
+			for road := range v.roads {
+				if road[0] == (at{topic, partition}) {
+					delete(v.roads, road)
 				}
-			})
-			fetches.EachRecord(reader.take)
-			reader.mu.Unlock()
+			}
 		}
-	})
-	t.Cleanup(func() {
-		reader.close()
-		if t.Failed() {
-			t.Logf("the reader that followed saw %d records up to offsets %v, the errors %v and the problems %q",
-				reader.seen, reader.last, reader.errors, reader.c.problems)
-		}
-	})
-	return reader
-}
-
-func (t *tailReader) take(r *kgo.Record) {
-	t.seen++
-	if last, ok := t.last[r.Partition]; ok && r.Offset <= last {
-		t.c.problem("goes back", "output %d: offset %d after %d", r.Partition, r.Offset, last)
 	}
-	t.last[r.Partition] = r.Offset
-	if source, err := sourceOf(r); err == nil {
-		// Whether this is the input's value is for the final check, which has the input.
-		t.c.inputs[spot{source.Partition, source.Offset}] = sha256.Sum256(r.Value)
+}
+
+func (v *watcher) accuse(format string, args ...any) {
+	if len(v.wrong) < wrongMax {
+		v.wrong = append(v.wrong, v.name+": "+fmt.Sprintf(format, args...))
 	}
-	t.c.out(r)
 }
 
-// count is the number of records seen so far.
-func (t *tailReader) count() int64 {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.seen
-}
-
-func (t *tailReader) close() {
-	t.stop()
-	t.done.Wait()
-}
-
-// verifyByConsole reads as many values as c has inputs with Kafka's own console consumer, whose code
-// shares nothing with ours: each must be the value of an input, none may come twice.
-func (r *rig) verifyByConsole(t testing.TB, c *check) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), scanTimeout)
-	defer cancel()
-	cmd := r.kafka.Tool(ctx, "org.apache.kafka.tools.consumer.ConsoleConsumer", "--bootstrap-server", r.kafka.Brokers()[0],
-		"--topic", r.output, "--from-beginning", "--isolation-level", "read_committed", "--max-messages", strconv.Itoa(len(c.inputs)))
-	log, err := os.Create(r.folder + "/console-consumer.log")
+func (v *watcher) take(r *kgo.Record) {
+	here := at{r.Topic, r.Partition}
+	if next, seen := v.next[here]; seen && r.Offset < next {
+		v.accuse("%s/%d: offset %d after %d", r.Topic, r.Partition, r.Offset, next-1)
+	}
+	v.next[here] = r.Offset + 1
+	if r.Attrs.IsControl() {
+		return
+	}
+	v.counts[r.Topic]++
+	v.chains[here] = chain(v.chains[here], r)
+	v.seen[here] = v.seen[here].with(r.Offset)
+	source, err := sourceOf(r)
 	if err != nil {
-		t.Fatal(err)
+		return // a result event
 	}
-	defer log.Close()
-	cmd.Stderr = log
-	values, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
+	road := [2]at{here, {source.Topic, source.Partition}}
+	// Of one input there may be several records, so that its offset may come again, but only at once.
+	if last, seen := v.roads[road]; seen && source.Offset < last {
+		v.accuse("%s/%d/%d is of %s, after offset %d of that", r.Topic, r.Partition, r.Offset, source, last)
 	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+	v.roads[road] = source.Offset
+}
+
+// offsets is a set of offsets of one partition, a bit each.
+type offsets []uint64
+
+func (o offsets) with(offset int64) offsets {
+	word := int(offset / 64)
+	if word >= len(o) {
+		o = append(o, make(offsets, max(word+1-len(o), len(o)))...)
 	}
-	seen := make(map[hash]bool, len(c.inputs))
-	var twice, unknown int
-	for lines := bufio.NewScanner(values); lines.Scan(); {
-		value := hash(sha256.Sum256(lines.Bytes()))
-		switch {
-		case seen[value]:
-			twice++
-		case c.values[value] == 0:
-			unknown++
+	o[word] |= 1 << (offset % 64)
+	return o
+}
+
+// without lists the first of those that another set lacks, and counts all.
+func (o offsets) without(other offsets) (first []int64, count int) {
+	for word, bits := range o {
+		if word < len(other) {
+			bits &^= other[word]
 		}
-		seen[value] = true
+		for ; bits != 0; bits &= bits - 1 {
+			if count++; len(first) < problemsShown {
+				first = append(first, int64(word*64+mathbits.TrailingZeros64(bits)))
+			}
+		}
 	}
-	if err := cmd.Wait(); err != nil {
-		t.Fatal(fmt.Errorf("console consumer: %w\n%s", err, tail(log.Name(), logLines)))
+	return first, count
+}
+
+// chain makes a hash over a record and all before it.
+func chain(before uint64, r *kgo.Record) uint64 {
+	hash := fnv.New64a()
+	_, _ = fmt.Fprintf(hash, "%d %d %d %d ", before, r.Offset, len(r.Key), len(r.Value))
+	_, _ = hash.Write(r.Key)
+	_, _ = hash.Write(r.Value)
+	return hash.Sum64()
+}
+
+// count is the number of records of a topic so far.
+func (v *watcher) count(topic string) int64 {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.counts[topic]
+}
+
+// reached tells whether the watcher has seen all below the given ends of a topic.
+func (v *watcher) reached(topic string, ends map[int32]int64) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for partition, end := range ends {
+		if v.next[at{topic, partition}] < end {
+			return false
+		}
 	}
-	if twice > 0 || unknown > 0 || len(seen) != len(c.inputs) {
-		t.Errorf("the console consumer got %d of %d values, %d twice, %d that are no input", len(seen)-unknown, len(c.inputs), twice, unknown)
-	}
+	return true
+}
+
+func (v *watcher) close() {
+	v.stop()
+	v.done.Wait()
 }
