@@ -37,7 +37,12 @@ type Checker struct {
 	fates     map[string]int64          // of result events
 	batch     message.Batch             // of the model
 	judgement judgement                 // the one in hand
-	pool      []*transaction            // to be used again
+	last      struct {                  // where the last entry stood: most stand in the same partition
+		topic     *topic
+		partition *partition
+		number    int32
+	}
+	pool []*transaction // to be used again
 
 	budget  budget
 	sources *groups // by source: what an input must lead to and what there is
@@ -206,11 +211,14 @@ func (c *Checker) Entry(e *Entry) error {
 
 // advance keeps whoever feeds from feeding out of order: that would be taken for findings.
 func (c *Checker) advance(name string, number int32, offset int64) (*topic, *partition, error) {
-	t := c.byName[name]
-	if t == nil {
-		return nil, nil, fmt.Errorf("the plan has no topic %s", name)
+	t, p := c.last.topic, c.last.partition
+	if p == nil || c.last.number != number || t.name != name {
+		if t = c.byName[name]; t == nil {
+			return nil, nil, fmt.Errorf("the plan has no topic %s", name)
+		}
+		p = c.partition(t, number)
+		c.last.topic, c.last.partition, c.last.number = t, p, number
 	}
-	p := c.partition(t, number)
 	if offset < p.next {
 		return nil, nil, fmt.Errorf("%s/%d is fed out of order: offset %d after %d", name, number, offset, p.next-1)
 	}

@@ -11,13 +11,12 @@ import (
 
 // digester stands for contents with 64 bits. Its seed is drawn for each check, so that nobody can make
 // two contents that it takes for one.
-type digester struct{ hash maphash.Hash }
-
-func newDigester() *digester {
-	d := new(digester)
-	d.hash.SetSeed(maphash.MakeSeed())
-	return d
+type digester struct {
+	seed maphash.Seed
+	text []byte // what is to be digested; its memory is used again
 }
+
+func newDigester() *digester { return &digester{seed: maphash.MakeSeed()} }
 
 // write takes a part with its length; nil is another one than empty.
 func (d *digester) write(part []byte) {
@@ -26,23 +25,21 @@ func (d *digester) write(part []byte) {
 		length = -1
 	}
 	d.number(length)
-	_, _ = d.hash.Write(part) // it cannot fail
+	d.text = append(d.text, part...)
 }
 
-func (d *digester) text(part string) {
-	d.number(int64(len(part)))
-	_, _ = d.hash.WriteString(part)
+func (d *digester) name(name string) {
+	d.number(int64(len(name)))
+	d.text = append(d.text, name...)
 }
 
 func (d *digester) number(n int64) {
-	var b [8]byte
-	binary.LittleEndian.PutUint64(b[:], uint64(n)) //nolint:gosec // bits
-	_, _ = d.hash.Write(b[:])
+	d.text = binary.LittleEndian.AppendUint64(d.text, uint64(n)) //nolint:gosec // bits
 }
 
 func (d *digester) sum() uint64 {
-	sum := d.hash.Sum64()
-	d.hash.Reset()
+	sum := maphash.Bytes(d.seed, d.text)
+	d.text = d.text[:0]
 	return sum
 }
 
@@ -55,7 +52,7 @@ func (d *digester) record(at time.Time, key, value []byte, headers []message.Hea
 	d.write(value)
 	for i := range headers {
 		if withOurs || !strings.HasPrefix(headers[i].Key, message.HeaderPrefix) {
-			d.text(headers[i].Key)
+			d.name(headers[i].Key)
 			d.write(headers[i].Value)
 		}
 	}
@@ -68,11 +65,9 @@ func (d *digester) effect(endpoint, class, contentType, businessKey, key, body [
 	d.write(endpoint)
 	d.write(class)
 	d.write(contentType)
-	d.number(int64(len(businessKey)))
-	_, _ = d.hash.Write(businessKey)
+	d.name(string(businessKey)) // nil is the same as empty
 	d.write(key)
-	d.number(int64(len(body)))
-	_, _ = d.hash.Write(body)
+	d.name(string(body))
 	return d.sum()
 }
 

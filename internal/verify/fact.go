@@ -103,49 +103,125 @@ const noIndex = -2
 // deadLetterIndex is the index that the id of a dead letter is made from.
 const deadLetterIndex = -1
 
-const factSize = 1 + 2 + 2 + 4 + 8 + 4 + 16 + 8 + 8 + 8 + 2 + 8 + 8 + 2
+// A fact is written as its length, its kind, which fields it has, and those: of most kinds it has few.
+const (
+	factLength = 4 // of the length, which counts itself
+	factHead   = factLength + 1 + 2
+)
 
-// appendTo writes the fact; its text must be shorter than 64 KiB.
+// The fields that may be missing, because they are zero.
+const (
+	hasFlags = 1 << iota
+	hasTopic
+	hasPartition
+	hasOffset
+	hasIndex
+	hasID
+	hasDigest
+	hasNumber
+	hasProducer
+	hasEpoch
+	hasTime
+	hasExtra
+	hasText // last, up to the end
+)
+
+// appendTo writes the fact.
 func (f *fact) appendTo(b []byte) []byte {
 	le := binary.LittleEndian
-	b = append(b, byte(f.kind))
-	b = le.AppendUint16(b, f.flags)
-	b = le.AppendUint16(b, f.topic)
-	b = le.AppendUint32(b, uint32(f.partition)) //nolint:gosec // bits, here and below
-	b = le.AppendUint64(b, uint64(f.offset))    //nolint:gosec // bits
-	b = le.AppendUint32(b, uint32(f.index))     //nolint:gosec // bits
-	b = append(b, f.id[:]...)
-	b = le.AppendUint64(b, f.digest)
-	b = le.AppendUint64(b, uint64(f.number))   //nolint:gosec // bits
-	b = le.AppendUint64(b, uint64(f.producer)) //nolint:gosec // bits
-	b = le.AppendUint16(b, uint16(f.epoch))    //nolint:gosec // bits
-	b = le.AppendUint64(b, uint64(f.time))     //nolint:gosec // bits
-	b = le.AppendUint64(b, f.extra)
-	b = le.AppendUint16(b, uint16(len(f.text))) //nolint:gosec // bits
-	return append(b, f.text...)
+	from := len(b)
+	b = append(b, 0, 0, 0, 0, byte(f.kind), 0, 0)
+	var has uint16
+	small := func(field, value uint16) {
+		if value != 0 {
+			has |= field
+			b = le.AppendUint16(b, value)
+		}
+	}
+	middle := func(field uint16, value int32) {
+		if value != 0 {
+			has |= field
+			b = le.AppendUint32(b, uint32(value)) //nolint:gosec // bits
+		}
+	}
+	large := func(field uint16, value uint64) {
+		if value != 0 {
+			has |= field
+			b = le.AppendUint64(b, value)
+		}
+	}
+	small(hasFlags, f.flags)
+	small(hasTopic, f.topic)
+	middle(hasPartition, f.partition)
+	large(hasOffset, uint64(f.offset)) //nolint:gosec // bits, here and below
+	middle(hasIndex, f.index)
+	if f.id != (message.ID{}) {
+		has |= hasID
+		b = append(b, f.id[:]...)
+	}
+	large(hasDigest, f.digest)
+	large(hasNumber, uint64(f.number))     //nolint:gosec // bits
+	large(hasProducer, uint64(f.producer)) //nolint:gosec // bits
+	small(hasEpoch, uint16(f.epoch))       //nolint:gosec // bits
+	large(hasTime, uint64(f.time))         //nolint:gosec // bits
+	large(hasExtra, f.extra)
+	if f.text != "" {
+		has |= hasText
+		b = append(b, f.text...)
+	}
+	le.PutUint32(b[from:], uint32(len(b)-from)) //nolint:gosec // a fact is small
+	le.PutUint16(b[from+factLength+1:], has)
+	return b
 }
 
-// readFrom reads what appendTo wrote and returns its length.
+// factSize reads how long the fact at the beginning of b is.
+func factSize(b []byte) int { return int(binary.LittleEndian.Uint32(b)) }
+
+// readFrom reads what appendTo wrote and returns its length. The fact must be zero.
 func (f *fact) readFrom(b []byte) int {
 	le := binary.LittleEndian
-	f.kind = kind(b[0])
-	f.flags = le.Uint16(b[1:])
-	f.topic = le.Uint16(b[3:])
-	f.partition = int32(le.Uint32(b[5:])) //nolint:gosec // bits, here and below
-	f.offset = int64(le.Uint64(b[9:]))    //nolint:gosec // bits
-	f.index = int32(le.Uint32(b[17:]))    //nolint:gosec // bits
-	copy(f.id[:], b[21:])
-	f.digest = le.Uint64(b[37:])
-	f.number = int64(le.Uint64(b[45:]))   //nolint:gosec // bits
-	f.producer = int64(le.Uint64(b[53:])) //nolint:gosec // bits
-	f.epoch = int16(le.Uint16(b[61:]))    //nolint:gosec // bits
-	f.time = int64(le.Uint64(b[63:]))     //nolint:gosec // bits
-	f.extra = le.Uint64(b[71:])
-	n := factSize + int(le.Uint16(b[79:]))
-	if f.text = ""; n > factSize {
-		f.text = string(b[factSize:n])
+	b = b[:factSize(b)]
+	f.kind = kind(b[factLength])
+	has, at := le.Uint16(b[factLength+1:]), factHead
+	small := func(field uint16) (value uint16) {
+		if has&field != 0 {
+			value = le.Uint16(b[at:])
+			at += 2
+		}
+		return value
 	}
-	return n
+	middle := func(field uint16) (value int32) {
+		if has&field != 0 {
+			value = int32(le.Uint32(b[at:])) //nolint:gosec // bits
+			at += 4
+		}
+		return value
+	}
+	large := func(field uint16) (value uint64) {
+		if has&field != 0 {
+			value = le.Uint64(b[at:])
+			at += 8
+		}
+		return value
+	}
+	f.flags = small(hasFlags)
+	f.topic = small(hasTopic)
+	f.partition = middle(hasPartition)
+	f.offset = int64(large(hasOffset)) //nolint:gosec // bits, here and below
+	f.index = middle(hasIndex)
+	if has&hasID != 0 {
+		at += copy(f.id[:], b[at:])
+	}
+	f.digest = large(hasDigest)
+	f.number = int64(large(hasNumber))     //nolint:gosec // bits
+	f.producer = int64(large(hasProducer)) //nolint:gosec // bits
+	f.epoch = int16(small(hasEpoch))       //nolint:gosec // bits
+	f.time = int64(large(hasTime))         //nolint:gosec // bits
+	f.extra = large(hasExtra)
+	if has&hasText != 0 {
+		f.text = string(b[at:])
+	}
+	return len(b)
 }
 
 func (f *fact) has(flag uint16) bool { return f.flags&flag != 0 }

@@ -2,13 +2,13 @@ package verify
 
 import (
 	"cmp"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"math/bits"
 	"os"
 	"slices"
+	"sync"
 )
 
 // groups brings together the facts that have one key, however many there are: they are spread over
@@ -117,49 +117,61 @@ func (g *groups) close() error {
 }
 
 // each visits the groups, in no order, and empties them. Facts of one group come in the order in which
-// they were added; they live until visit returns.
+// they were added; they live until visit returns. While one bucket is visited the next is read and sorted
+// on a goroutine of its own; visit may add to other groups.
 func (g *groups) each(visit func(k key, facts []fact) error) error {
-	var work workspace
+	var work [2]workspace
+	var large [2]bool
+	ready := [2]chan error{make(chan error, 1), make(chan error, 1)}
+	var ahead sync.WaitGroup
+	defer ahead.Wait()
+	prepare := func(i int) error {
+		b, turn := &g.buckets[i], i%2
+		if b.file != nil {
+			if err := b.spill(g.budget); err != nil {
+				return err
+			}
+		}
+		if large[turn] = b.size > int64(g.budget.max) && g.level < levelMax; !large[turn] {
+			ahead.Go(func() { ready[turn] <- work[turn].prepare(b) })
+		}
+		return nil
+	}
+	if err := prepare(0); err != nil {
+		return err
+	}
 	for i := range g.buckets {
-		if err := g.eachOf(&g.buckets[i], &work, visit); err != nil {
+		b, turn := &g.buckets[i], i%2
+		if i+1 < len(g.buckets) {
+			if err := prepare(i + 1); err != nil {
+				return err
+			}
+		}
+		if large[turn] {
+			if err := g.split(b, visit); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := <-ready[turn]; err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-func (g *groups) eachOf(b *bucket, work *workspace, visit func(key, []fact) error) error {
-	if b.file == nil {
-		err := work.each(b.memory, visit)
+		if err := work[turn].each(visit); err != nil {
+			return err
+		}
 		g.budget.used -= len(b.memory)
 		b.memory = nil
-		return err
 	}
-	if err := b.spill(g.budget); err != nil {
-		return err
-	}
-	b.memory = nil
-	if _, err := b.file.Seek(0, io.SeekStart); err != nil {
-		return fmt.Errorf("read facts back: %w", err)
-	}
-	if b.size > int64(g.budget.max) && g.level < levelMax {
-		return g.split(b, visit)
-	}
-	work.loaded = slices.Grow(work.loaded[:0], int(b.size))[:b.size]
-	if _, err := io.ReadFull(b.file, work.loaded); err != nil {
-		return fmt.Errorf("read facts back: %w", err)
-	}
-	if err := b.close(); err != nil {
-		return err
-	}
-	return work.each(work.loaded, visit)
+	return nil
 }
 
 // split brings a bucket that is too large into groups of its own.
 func (g *groups) split(b *bucket, visit func(key, []fact) error) (err error) {
 	finer := newGroups(g.budget, g.level+1)
 	defer func() { err = errors.Join(err, finer.close()) }()
-	var one fact
+	if _, err := b.file.Seek(0, io.SeekStart); err != nil {
+		return fmt.Errorf("read facts back: %w", err)
+	}
 	chunk, kept := make([]byte, splitChunk), 0
 	for {
 		n, err := io.ReadFull(b.file, chunk[kept:])
@@ -174,6 +186,7 @@ func (g *groups) split(b *bucket, visit func(key, []fact) error) (err error) {
 		for whole(chunk[at:end]) {
 			k := key(chunk[at:])
 			at += len(k)
+			var one fact
 			at += one.readFrom(chunk[at:end])
 			if err := finer.add(k, &one); err != nil {
 				return err
@@ -188,18 +201,19 @@ func (g *groups) split(b *bucket, visit func(key, []fact) error) (err error) {
 	return finer.each(visit)
 }
 
-// splitChunk holds the longest fact, whose text has less than 64 KiB, several times.
+// splitChunk holds the longest fact, whose text is a header or two, several times.
 const splitChunk = 1 << 20
 
 // whole tells whether b begins with a whole key and fact.
 func whole(b []byte) bool {
-	const head = len(key{}) + factSize
-	return len(b) >= head && len(b) >= head+int(binary.LittleEndian.Uint16(b[head-2:]))
+	const head = len(key{}) + factHead
+	return len(b) >= head && len(b) >= len(key{})+factSize(b[len(key{}):])
 }
 
-// workspace is the memory of each, used again for every bucket.
+// workspace is the memory of each, used again for every other bucket.
 type workspace struct {
-	loaded []byte
+	bytes  []byte // of the bucket
+	loaded []byte // the same, where it was in a file
 	spots  []spot
 	facts  []fact
 }
@@ -210,13 +224,30 @@ type spot struct {
 	at        int
 }
 
-func (w *workspace) each(b []byte, visit func(key, []fact) error) error {
+// prepare reads a bucket back, if it is in a file, and sorts what is in it.
+func (w *workspace) prepare(b *bucket) error {
+	w.bytes = b.memory
+	if b.file != nil {
+		w.loaded = slices.Grow(w.loaded[:0], int(b.size))[:b.size]
+		if _, err := b.file.ReadAt(w.loaded, 0); err != nil {
+			return fmt.Errorf("read facts back: %w", err)
+		}
+		if err := b.close(); err != nil {
+			return err
+		}
+		w.bytes = w.loaded
+	}
+	w.sort()
+	return nil
+}
+
+func (w *workspace) sort() {
 	w.spots = w.spots[:0]
-	for at := 0; at < len(b); {
-		high, low := key(b[at:]).pair()
+	for at := 0; at < len(w.bytes); {
+		high, low := key(w.bytes[at:]).pair()
 		w.spots = append(w.spots, spot{high, low, at})
 		at += len(key{})
-		at += factSize + int(binary.LittleEndian.Uint16(b[at+factSize-2:]))
+		at += factSize(w.bytes[at:])
 	}
 	slices.SortFunc(w.spots, func(a, b spot) int {
 		switch {
@@ -228,12 +259,15 @@ func (w *workspace) each(b []byte, visit func(key, []fact) error) error {
 			return a.at - b.at
 		}
 	})
+}
+
+func (w *workspace) each(visit func(key, []fact) error) error {
 	for from := 0; from < len(w.spots); {
-		to, k := from, key(b[w.spots[from].at:])
+		to, k := from, key(w.bytes[w.spots[from].at:])
 		w.facts = w.facts[:0]
 		for to < len(w.spots) && w.spots[to].high == w.spots[from].high && w.spots[to].low == w.spots[from].low {
 			w.facts = append(w.facts, fact{})
-			w.facts[len(w.facts)-1].readFrom(b[w.spots[to].at+len(k):])
+			w.facts[len(w.facts)-1].readFrom(w.bytes[w.spots[to].at+len(k):])
 			to++
 		}
 		if err := visit(k, w.facts); err != nil {

@@ -194,7 +194,6 @@ func (l *Logs) Read(ctx context.Context, view View, ranges []Range, visit func(*
 			left[&progress{Range: r, next: r.From, open: map[int64]bool{}}] = true
 		}
 	}
-	d := newDecoder()
 	for len(left) > 0 { // ends when every range is through, or with an error
 		groups, err := l.byLeader(ctx, left)
 		if err != nil {
@@ -210,14 +209,7 @@ func (l *Logs) Read(ctx context.Context, view View, ranges []Range, visit func(*
 			group.Wait()
 			close(pieces)
 		}()
-		var broken error
-		for p := range pieces {
-			if broken == nil {
-				if broken = p.visit(d, view, visit); broken != nil {
-					cancel()
-				}
-			}
-		}
+		broken := unpack(pieces, view, cancel, visit)
 		close(errs)
 		for err := range errs {
 			if broken == nil && err != nil {
@@ -413,28 +405,4 @@ func (p *progress) take(got *kmsg.FetchResponseTopicPartition) (piece, error) {
 		one.batches = append(one.batches, batch)
 	}
 	return one, nil
-}
-
-// visit decodes a piece. In the committed view it leaves out what the broker's list says is aborted, as readers
-// do: a producer's transaction is, from its first offset in the list up to its marker.
-func (p *piece) visit(d *decoder, view View, visit func(*Entry) error) error {
-	for _, batch := range p.batches {
-		if view == Committed {
-			for len(p.aborted) > 0 && p.aborted[0].first < batch.next() {
-				p.open[p.aborted[0].producer] = true
-				p.aborted = p.aborted[1:]
-			}
-			if batch.control() {
-				delete(p.open, batch.producer())
-				continue
-			}
-			if batch.transactional() && p.open[batch.producer()] {
-				continue
-			}
-		}
-		if err := d.decode(p.Topic, p.Partition, batch, max(p.from, p.From), p.To, visit); err != nil {
-			return err
-		}
-	}
-	return nil
 }

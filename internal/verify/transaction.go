@@ -64,7 +64,7 @@ const (
 
 func (c *Checker) recycle(tx *transaction) {
 	if len(c.pool) < poolMax && cap(tx.facts) <= pooledFacts {
-		*tx = transaction{facts: tx.facts[:0], strange: tx.strange[:0], origins: tx.origins[:0], marks: tx.marks[:0]}
+		tx.facts, tx.strange, tx.origins, tx.marks = tx.facts[:0], tx.strange[:0], tx.origins[:0], tx.marks[:0]
 		c.pool = append(c.pool, tx)
 	}
 }
