@@ -37,7 +37,9 @@ type Checker struct {
 	fates     map[string]int64          // of result events
 	batch     message.Batch             // of the model
 	judgement judgement                 // the one in hand
-	last      struct {                  // where the last entry stood: most stand in the same partition
+	lastWay   road                      // that an outcome took, and what it brought
+	lastRoad  *lastOn
+	last      struct { // where the last entry stood: most stand in the same partition
 		topic     *topic
 		partition *partition
 		number    int32

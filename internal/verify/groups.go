@@ -12,7 +12,7 @@ import (
 )
 
 // groups brings together the facts that have one key, however many there are: they are spread over
-// buckets by a hash of the key, a bucket goes to a file when memory is short, and each is sorted by
+// buckets by a hash of the key, a bucket goes to a file when memory is short, and each is sorted out by
 // itself. So memory is bounded by the budget and the largest bucket, which is split again where it
 // would not fit.
 type groups struct {
@@ -44,12 +44,17 @@ type budget struct {
 
 func newGroups(b *budget, level int) *groups { return &groups{budget: b, level: level} }
 
-// bucketOf takes bits that no other level takes.
-func bucketOf(k key, level int) uint64 {
+// hash mixes the bits of a key: the high ones choose its bucket, the low ones its place in there.
+func (k key) hash() uint64 {
 	a, b := k.pair()
 	hash := (a ^ bits.RotateLeft64(b, 29)) * 0x9e3779b97f4a7c15
 	hash = (hash ^ hash>>32) * 0xd6e8feb86659fd93
-	return hash >> (64 - bucketBits*(level+1)) & (bucketCount - 1)
+	return hash ^ hash>>32
+}
+
+// bucketOf takes bits that no other level takes.
+func bucketOf(k key, level int) uint64 {
+	return k.hash() >> (64 - bucketBits*(level+1)) & (bucketCount - 1)
 }
 
 func (g *groups) add(k key, f *fact) error {
@@ -118,7 +123,7 @@ func (g *groups) close() error {
 
 // each visits the groups, in no order, and empties them. Facts of one group come in the order in which
 // they were added; they live until visit returns. While one bucket is visited the next is read and sorted
-// on a goroutine of its own; visit may add to other groups.
+// out on a goroutine of its own; visit may add to other groups.
 func (g *groups) each(visit func(k key, facts []fact) error) error {
 	var work [2]workspace
 	var large [2]bool
@@ -215,16 +220,21 @@ type workspace struct {
 	bytes  []byte // of the bucket
 	loaded []byte // the same, where it was in a file
 	spots  []spot
+	heads  []chain // one of each key, in the order in which they came
+	table  []int32 // finds them by hash, one more than their index
 	facts  []fact
 }
 
-// spot is where a fact begins.
+// spot is where a fact begins, and which one of the same key is next; 0: it is the last.
 type spot struct {
-	high, low uint64 // key
-	at        int
+	at   int
+	next int32
 }
 
-// prepare reads a bucket back, if it is in a file, and sorts what is in it.
+// chain is all facts of one key, by their indexes among spots.
+type chain struct{ first, last int32 }
+
+// prepare reads a bucket back, if it is in a file, and sorts out what is in it.
 func (w *workspace) prepare(b *bucket) error {
 	w.bytes = b.memory
 	if b.file != nil {
@@ -237,43 +247,54 @@ func (w *workspace) prepare(b *bucket) error {
 		}
 		w.bytes = w.loaded
 	}
-	w.sort()
+	w.chain()
 	return nil
 }
 
-func (w *workspace) sort() {
-	w.spots = w.spots[:0]
+// chain links the facts of each key.
+func (w *workspace) chain() {
+	w.spots, w.heads = w.spots[:0], w.heads[:0]
 	for at := 0; at < len(w.bytes); {
-		high, low := key(w.bytes[at:]).pair()
-		w.spots = append(w.spots, spot{high, low, at})
+		w.spots = append(w.spots, spot{at: at})
 		at += len(key{})
 		at += factSize(w.bytes[at:])
 	}
-	slices.SortFunc(w.spots, func(a, b spot) int {
-		switch {
-		case a.high != b.high:
-			return cmp.Compare(a.high, b.high)
-		case a.low != b.low:
-			return cmp.Compare(a.low, b.low)
-		default:
-			return a.at - b.at
+	size := 1 << bits.Len(uint(2*len(w.spots)))
+	w.table = slices.Grow(w.table[:0], size)[:size]
+	clear(w.table)
+	for i := range int32(len(w.spots)) { //nolint:gosec // two thousand million facts would take more room than a bucket has
+		k := w.key(i)
+		at := int(k.hash() & uint64(size-1)) //nolint:gosec // below size
+		for w.table[at] != 0 && w.key(w.heads[w.table[at]-1].first) != k {
+			at = (at + 1) & (size - 1)
 		}
-	})
+		if w.table[at] == 0 {
+			w.heads = append(w.heads, chain{i, i})
+			w.table[at] = int32(len(w.heads)) //nolint:gosec // likewise
+			continue
+		}
+		head := &w.heads[w.table[at]-1]
+		w.spots[head.last].next = i
+		head.last = i
+	}
 }
 
+func (w *workspace) key(spot int32) key { return key(w.bytes[w.spots[spot].at:]) }
+
 func (w *workspace) each(visit func(key, []fact) error) error {
-	for from := 0; from < len(w.spots); {
-		to, k := from, key(w.bytes[w.spots[from].at:])
+	for _, head := range w.heads {
+		k := w.key(head.first)
 		w.facts = w.facts[:0]
-		for to < len(w.spots) && w.spots[to].high == w.spots[from].high && w.spots[to].low == w.spots[from].low {
+		for i := head.first; ; i = w.spots[i].next {
 			w.facts = append(w.facts, fact{})
-			w.facts[len(w.facts)-1].readFrom(w.bytes[w.spots[to].at+len(k):])
-			to++
+			w.facts[len(w.facts)-1].readFrom(w.bytes[w.spots[i].at+len(k):])
+			if i == head.last {
+				break
+			}
 		}
 		if err := visit(k, w.facts); err != nil {
 			return err
 		}
-		from = to
 	}
 	return nil
 }

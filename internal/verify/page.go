@@ -6,9 +6,16 @@ import "pawl/internal/message"
 // comparing are each about half of the work, on two cores. Its memory is used again.
 type page struct {
 	records []Record
-	markers map[int]Marker // by their place among records
+	markers []placedMarker // in their order
 	headers []message.Header
 	err     error // what came behind the records
+}
+
+// placedMarker stands before a record of its page.
+type placedMarker struct {
+	Marker
+
+	before int
 }
 
 const (
@@ -21,8 +28,7 @@ const (
 // add keeps an entry, whose own memory is the decoder's.
 func (p *page) add(e *Entry) error {
 	if e.Marker != nil {
-		p.markers[len(p.records)] = *e.Marker
-		p.records = append(p.records, Record{})
+		p.markers = append(p.markers, placedMarker{*e.Marker, len(p.records)})
 		return nil
 	}
 	record := *e.Record
@@ -35,11 +41,18 @@ func (p *page) add(e *Entry) error {
 
 func (p *page) visit(visit func(*Entry) error) error {
 	var entry Entry
-	for i := range p.records {
-		entry = Entry{Record: &p.records[i]}
-		if marker, is := p.markers[i]; is {
-			entry = Entry{Marker: &marker}
+	markers := p.markers
+	for i := range len(p.records) + 1 {
+		for ; len(markers) > 0 && markers[0].before == i; markers = markers[1:] {
+			entry = Entry{Marker: &markers[0].Marker}
+			if err := visit(&entry); err != nil {
+				return err
+			}
 		}
+		if i == len(p.records) {
+			break
+		}
+		entry = Entry{Record: &p.records[i]}
 		if err := visit(&entry); err != nil {
 			return err
 		}
@@ -48,8 +61,7 @@ func (p *page) visit(visit func(*Entry) error) error {
 }
 
 func (p *page) reset() {
-	p.records, p.headers, p.err = p.records[:0], p.headers[:0], nil
-	clear(p.markers)
+	p.records, p.markers, p.headers, p.err = p.records[:0], p.markers[:0], p.headers[:0], nil
 }
 
 // unpack decodes pieces on a goroutine of its own and visits their entries on the caller's. After an error it
@@ -57,7 +69,7 @@ func (p *page) reset() {
 func unpack(pieces <-chan piece, view View, stop func(), visit func(*Entry) error) (broken error) {
 	full, free := make(chan *page, pagesMax), make(chan *page, pagesMax)
 	for range pagesMax {
-		free <- &page{markers: map[int]Marker{}}
+		free <- new(page)
 	}
 	go func() {
 		defer close(full)

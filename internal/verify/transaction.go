@@ -198,9 +198,13 @@ func (c *Checker) travel(number int32, w *waiting) {
 	f := &w.fact
 	topic, partition, source := w.key.place()
 	way := road{spotOf{topic, partition}, spotOf{f.topic, number}}
-	last := c.roads[way]
+	if c.lastRoad == nil || c.lastWay != way { // most take the same road as the one before
+		c.lastRoad, c.lastWay = c.roads[way], way
+	}
+	last := c.lastRoad
 	if last == nil {
-		c.roads[way] = &lastOn{source, source, f.offset, f.id}
+		c.lastRoad = &lastOn{source, source, f.offset, f.id}
+		c.roads[way] = c.lastRoad
 		return
 	}
 	if source < last.source && f.offset > last.offset && !c.laterGeneration(w, last) {
