@@ -90,6 +90,15 @@ var good = map[string]func() *world{
 		w.end(true)
 		return w.finish()
 	},
+	"an only call comes again after a restore": func() *world {
+		w := newWorld()
+		w.input(0, "only once")
+		w.run().finish()
+		w.plan.Restored = true // the ledger has forgotten that it was begun
+		effect := w.committed(effectTopic)[inputs]
+		w.call(effect, 1, 1000, true)
+		return w
+	},
 	"repeats are left out by the ledger": func() *world {
 		w := newWorld().run()
 		// Only effects, so that no output is there twice: what the ledger is protected from.
@@ -543,6 +552,15 @@ var bad = map[Verdict][]struct {
 		w := newWorld()
 		w.input(0, "only once")
 		w.run().finish()
+		effect := w.committed(effectTopic)[inputs]
+		w.Calls[w.callOf(effect)].Lost = true
+		w.call(effect, 2, 100, true)
+		return w
+	}, nil}, {"sent again by one owner after a restore", func() *world {
+		w := newWorld()
+		w.input(0, "only once")
+		w.run().finish()
+		w.plan.Restored = true
 		effect := w.committed(effectTopic)[inputs]
 		w.Calls[w.callOf(effect)].Lost = true
 		w.call(effect, 2, 100, true)

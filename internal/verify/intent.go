@@ -334,10 +334,25 @@ func (e *errand) judgeCalls() {
 	if done > 0 && executed == 0 && e.kept() {
 		c.findings.add(LostCall, e.at, "the ledger has this effect as done, and no endpoint has executed it (%s)", counted(int64(len(e.calls)), "call"))
 	}
-	if sent := len(e.calls); e.intent.has(flagAtMostOnce) && sent > max(1, len(e.outcomes)) {
+	if sent := e.transmissions(); e.intent.has(flagAtMostOnce) && sent > max(1, len(e.outcomes)) {
 		c.findings.add(AMOViolation, e.at, "this effect must be sent once at most and was sent %d times", sent)
 	}
 	e.judgeRepeats()
+}
+
+// transmissions counts the calls. Where the ledger went back, the note that an only call was begun may have gone with
+// what is lost, and then whoever took up the lane from the backup, under a higher fence, has made it again: those
+// of the busiest fence count.
+func (e *errand) transmissions() int {
+	if !e.c.plan.Restored {
+		return len(e.calls)
+	}
+	most, byFence := 0, map[uint64]int{}
+	for _, call := range e.calls {
+		byFence[call.extra]++
+		most = max(most, byFence[call.extra])
+	}
+	return most
 }
 
 // judgeRepeats wants a reason for every call that came although the effect had been settled: the answer
