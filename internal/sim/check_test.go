@@ -26,6 +26,7 @@ func (w *world) check() {
 	}
 	w.saw = report.Saw
 	w.checkCalls()
+	w.checkRestores()
 }
 
 func (w *world) verify() (verify.Report, error) {
@@ -37,7 +38,7 @@ func (w *world) verify() (verify.Report, error) {
 			{Topic: inTopic, TopicID: topicID(inTopic), Handler: model}, {Topic: resultsTopic, TopicID: topicID(resultsTopic), Handler: settle{}},
 		},
 		Outputs: outputs(), Effects: effectsTopic, DeadLetters: deadTopic, Results: resultsTopic,
-		Drained: true, Ledger: true, Journal: true, ClockSkew: time.Millisecond, Least: verify.Least{Inputs: int64(w.script.Inputs)},
+		Drained: true, Ledger: true, Journal: true, Restored: len(w.restores) > 0, ClockSkew: time.Millisecond, Least: verify.Least{Inputs: int64(w.script.Inputs)},
 	})
 	if err != nil {
 		return verify.Report{}, err
@@ -177,6 +178,8 @@ func (w *world) checkCalls() {
 		at := effectPlace{t.Intent.Lane, t.Intent.Offset}
 		if before, again := last[at]; again {
 			switch {
+			case t.Intent.Class == message.AtMostOnce && w.restoredBetween(before.at, t.at):
+				// That it was begun stood in what the restore has lost; see checkRestores.
 			case t.Intent.Class == message.AtMostOnce:
 				w.problem("AT-MOST-ONCE %v was called again by %s", at, t.process)
 			case before.heard && (before.executed || before.status == http.StatusUnprocessableEntity) && before.Fence == t.Fence:

@@ -103,6 +103,7 @@ func (s *store) do(ctx context.Context, method string, ask, late func(context.Co
 		return fmt.Errorf("%s: %w", method, errLedger)
 	}
 	err := ask(ctx)
+	s.process.world.refused(s.process, method, err)
 	if err := power.wait(ctx); err != nil {
 		return fmt.Errorf("%s: %w", method, err)
 	}

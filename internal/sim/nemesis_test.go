@@ -81,6 +81,12 @@ func (n *nemesis) strike(f Fault) func() {
 			one.process = s.name
 		}
 		w.skies.add(one)
+	case "ledger-restore":
+		backup, taken := w.ledger.Clone(), time.Now()
+		return func() {
+			w.sleep(f.For)
+			bit(w.restore(backup, taken))
+		}
 	case "endpoint-refuses", "endpoint-answer-lost", "endpoint-slow", "endpoint-503", "endpoint-429":
 		w.journal.cloud(weather{kind: f.Kind, until: time.Now().Add(f.For), share: f.Share})
 	}
@@ -117,7 +123,7 @@ func (n *nemesis) strike(f Fault) func() {
 
 // deeds are what rules of the wire do, by kind.
 var deeds = map[string]deed{
-	"request-lost": cutBefore, "answer-lost": cutAfter, "answer-late": delay, "answer-lies": lie,
+	"request-lost": cutBefore, "answer-lost": cutAfter, "answer-late": delay, "answer-lies": lie, "commit-denied": lie,
 	"crash-sending": crashBefore, "crash-executed": crashAfter,
 }
 

@@ -78,7 +78,7 @@ func (w *world) newProcess(s *slot, life int) *process {
 			Fenced: func(lane int32, epoch int64) {
 				w.note("%s: dispatch of lane %d fenced at epoch %d", p.name, lane, epoch)
 			},
-			Retrying: func(lane int32, err error) { w.refused(p, lane, err) },
+			Retrying: func(lane int32, err error) { w.note("%s: dispatch of lane %d retries: %v", p.name, lane, err) },
 		},
 	})
 	if err != nil {

@@ -114,10 +114,14 @@ var makers = map[string]func(r *rand.Rand, f *Fault){
 	"broker-held": func(r *rand.Rand, f *Fault) {
 		f.For, f.Node = between(r, 500*time.Millisecond, 20*time.Second), r.IntN(brokers)
 	},
-	"request-lost":   func(r *rand.Rand, f *Fault) { f.Request = pick(r, lossy).Name(); f.burst(r) },
-	"answer-lost":    func(r *rand.Rand, f *Fault) { f.Request = pick(r, lossy).Name(); f.burst(r) },
-	"answer-late":    func(r *rand.Rand, f *Fault) { f.Request = pick(r, lossy).Name(); f.burst(r) },
-	"answer-lies":    func(r *rand.Rand, f *Fault) { f.answer(r, lies); f.burst(r) },
+	"request-lost": func(r *rand.Rand, f *Fault) { f.Request = pick(r, lossy).Name(); f.burst(r) },
+	"answer-lost":  func(r *rand.Rand, f *Fault) { f.Request = pick(r, lossy).Name(); f.burst(r) },
+	"answer-late":  func(r *rand.Rand, f *Fault) { f.Request = pick(r, lossy).Name(); f.burst(r) },
+	"answer-lies":  func(r *rand.Rand, f *Fault) { f.answer(r, lies); f.burst(r) },
+	// Of all lies this is the one that the client takes for an abort, see rule 3 of internal/txn: (false, nil).
+	"commit-denied": func(r *rand.Rand, f *Fault) {
+		f.Request, f.Code, f.Count, f.For = kmsg.EndTxn.Name(), kerr.UnknownServerError.Message, 1+r.IntN(2), 10*time.Second
+	},
 	"crash-sending":  func(r *rand.Rand, f *Fault) { f.Request, f.Count, f.For = pick(r, deadly).Name(), 1, 10*time.Second },
 	"crash-executed": func(r *rand.Rand, f *Fault) { f.Request, f.Count, f.For = pick(r, deadly).Name(), 1, 10*time.Second },
 
@@ -145,6 +149,7 @@ var makers = map[string]func(r *rand.Rand, f *Fault){
 	"ledger-slow": func(r *rand.Rand, f *Fault) {
 		f.For, f.Share = between(r, 500*time.Millisecond, 15*time.Second), shares(r)
 	},
+	"ledger-restore": func(r *rand.Rand, f *Fault) { f.For = between(r, 500*time.Millisecond, 20*time.Second) },
 
 	"endpoint-refuses":     weatherMaker,
 	"endpoint-answer-lost": weatherMaker,

@@ -47,6 +47,7 @@ type world struct {
 	records  int
 	accused  bool // something has happened that may convict a record
 	twins    bool
+	restores []restore
 	saw      verify.Saw
 	jammed   bool
 }
@@ -166,15 +167,17 @@ func (w *world) ended(p *process, e txn.Ended) {
 	}
 }
 
-// refused looks at what the ledger answered: it refuses what no sound dispatcher writes, and says so.
-func (w *world) refused(p *process, lane int32, err error) {
-	w.note("%s: dispatch of lane %d retries: %v", p.name, lane, err)
-	for _, known := range []error{errLedger, errDead, context.DeadlineExceeded, context.Canceled, outbox.ErrFenced, outbox.ErrHeld} {
-		if errors.Is(err, known) {
+// refused looks at what the ledger answered: it refuses what no sound process asks for, and says so.
+func (w *world) refused(p *process, method string, err error) {
+	if (method == "Get" || method == "Results") && w.hasRestores() {
+		return // what it asks for is not there any more, or not yet again
+	}
+	for _, lawful := range []error{nil, context.DeadlineExceeded, context.Canceled, outbox.ErrFenced, outbox.ErrHeld, outbox.ErrOvertaken} {
+		if errors.Is(err, lawful) {
 			return
 		}
 	}
-	w.problem("UNSOUND the ledger refused %s: %v", p.name, err)
+	w.problem("UNSOUND the ledger refused %s of %s: %v", method, p.name, err)
 }
 
 // feed writes the inputs in waves, each once: the generator's own answers are not lost.
@@ -214,10 +217,15 @@ var errJammed = errors.New("the fake's group does not end its rebalance")
 func (w *world) drained() error {
 	var why string
 	settled := time.Now() // when the group was last not in a rebalance
+	rested := 0
 	for deadline := time.Now().Add(drainMax); time.Now().Before(deadline) && !w.closing(); w.sleep(time.Second) {
 		if why = w.unfinished(); why == "" {
-			return nil
+			if rested++; rested > w.restFor() {
+				return nil
+			}
+			continue
 		}
+		rested = 0
 		if info := w.cluster.GroupInfo(group); info == nil || info.State != "PreparingRebalance" {
 			settled = time.Now()
 		} else if time.Since(settled) > jammedAfter {
@@ -272,7 +280,7 @@ func (w *world) unfinished() string {
 				}
 			}
 		}
-		if next < p.HighWatermark {
+		if next < p.HighWatermark || w.ledger.Next(p.Partition) < p.HighWatermark {
 			return fmt.Sprintf("lane %d is ingested up to %d of %d (stable %d): %q", p.Partition, next, p.HighWatermark, p.LastStableOffset, why)
 		}
 		outcomes, last := w.outcomesOf(p.Partition)

@@ -99,6 +99,21 @@ var good = map[string]func() *world{
 		w.call(effect, 1, 1000, true)
 		return w
 	},
+	"another of a business key is the first after a restore": func() *world {
+		w := newWorld()
+		w.input(0, "business 1")
+		w.input(0, "business 1")
+		w.run().finish()
+		w.plan.Restored = true
+		w.call(w.committed(effectTopic)[inputs+1], 1, 1000, true)
+		return w
+	},
+	"an earlier one of a key is called after a restore": func() *world {
+		w := swapped()
+		w.plan.Restored = true
+		w.Calls[w.callOf(w.sameKey()[0])].Fence = 1000
+		return w
+	},
 	"repeats are left out by the ledger": func() *world {
 		w := newWorld().run()
 		// Only effects, so that no output is there twice: what the ledger is protected from.
@@ -139,6 +154,15 @@ func (w *world) sameKey() []*Record {
 
 func (w *world) callOf(effect *Record) int {
 	return slices.IndexFunc(w.Calls, func(c Call) bool { return c.Lane == effect.Partition && c.Offset == effect.Offset })
+}
+
+// swapped has the calls of two effects of one key in the wrong order.
+func swapped() *world {
+	w := newWorld().run().finish()
+	effects := w.sameKey()
+	a, b := w.callOf(effects[0]), w.callOf(effects[1])
+	w.Calls[a], w.Calls[b] = w.Calls[b], w.Calls[a]
+	return w
 }
 
 func TestGoodHistoriesAreClean(t *testing.T) {
@@ -566,11 +590,9 @@ var bad = map[Verdict][]struct {
 		w.call(effect, 2, 100, true)
 		return w
 	}, nil}},
-	CallReorder: {{"the later one first", func() *world {
-		w := newWorld().run().finish()
-		effects := w.sameKey()
-		a, b := w.callOf(effects[0]), w.callOf(effects[1])
-		w.Calls[a], w.Calls[b] = w.Calls[b], w.Calls[a]
+	CallReorder: {{"the later one first", swapped, nil}, {"the later one first, by one owner after a restore", func() *world {
+		w := swapped()
+		w.plan.Restored = true
 		return w
 	}, nil}},
 	ResultMissing: {

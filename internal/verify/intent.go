@@ -431,7 +431,9 @@ func (e *errand) judgeOrder() error {
 	return nil
 }
 
-// judgeOrder holds the effects of one lane and key against their order.
+// judgeOrder holds the effects of one lane and key against their order. Where the ledger went back, one that was
+// a duplicate may be the first with its business key now, and be called and told when later ones have been: then
+// only what one owner has done can be judged, and not what was told.
 func (c *Checker) judgeOrder(_ key, facts []fact) error {
 	for _, kind := range []kind{factExecuted, factTold} {
 		slices.SortStableFunc(facts, func(a, b fact) int { return cmp.Compare(b.offset, a.offset) })
@@ -445,6 +447,7 @@ func (c *Checker) judgeOrder(_ key, facts []fact) error {
 			switch {
 			case earliest == nil || f.number < earliest.number:
 				earliest = f
+			case c.plan.Restored && (kind == factTold || f.extra != earliest.extra):
 			case kind == factTold:
 				c.findings.add(ResultOrder, at, "the result of effect %s was told after that of %s, which is of the same key and comes later", f.text, earliest.text)
 			case f.extra >= earliest.extra:
@@ -455,8 +458,12 @@ func (c *Checker) judgeOrder(_ key, facts []fact) error {
 	return nil
 }
 
-// judgeID finds effects with one business key of which more than one was executed.
+// judgeID finds effects with one business key of which more than one was executed. A ledger that went back may
+// take another one for the first: the receiver, who knows the key, is asked twice.
 func (c *Checker) judgeID(k key, facts []fact) error {
+	if c.plan.Restored {
+		return nil
+	}
 	for i := 1; i < len(facts); i++ {
 		if !facts[i].has(flagRetried) && !facts[0].has(flagRetried) {
 			c.findings.add(UnexplainedDup, Place{c.plan.Effects, facts[i].partition, facts[i].offset}, "effects %s and %s have one idempotency key (%s), and both were executed", facts[0].text, facts[i].text, message.ID(k))

@@ -24,10 +24,11 @@ type Memory struct {
 	// called from many goroutines at once.
 	Fail func(method string, after bool) error
 
-	mu    sync.Mutex
-	lanes map[int32]*lane
-	first map[businessKey]firstUse
-	audit []outbox.Audit // order number n is at n-1
+	mu     sync.Mutex
+	lanes  map[int32]*lane
+	first  map[businessKey]firstUse
+	audit  []outbox.Audit  // order number n is at n-1
+	epochs map[int32]int64 // the highest that lanes were given, which no restore takes back
 }
 
 var _ Store = (*Memory)(nil)
@@ -107,6 +108,9 @@ func (m *Memory) locked(work func() error) error {
 	defer m.mu.Unlock()
 	if m.lanes == nil {
 		m.lanes, m.first = map[int32]*lane{}, map[businessKey]firstUse{}
+	}
+	if m.epochs == nil {
+		m.epochs = map[int32]int64{}
 	}
 	return work()
 }
@@ -204,7 +208,8 @@ func (m *Memory) Acquire(ctx context.Context, number int32, owner string, ttl ti
 			return fmt.Errorf("acquire lane %d: %s has it: %w", number, l.owner, outbox.ErrHeld)
 		}
 		tenure = outbox.Tenure{Lane: number, After: l.epoch}
-		l.epoch++
+		l.epoch = max(l.epoch, m.epochs[number]) + 1
+		m.epochs[number] = l.epoch
 		l.owner, l.until = owner, now.Add(ttl)
 		tenure.Epoch, tenure.Until = l.epoch, l.until
 		return nil
@@ -376,7 +381,10 @@ func (m *Memory) Flush(ctx context.Context, f outbox.Flush) error {
 
 // check refuses what a dispatcher must never write.
 func (l *lane) check(f outbox.Flush) error {
-	if want := int64(len(l.flushes)) + 1; f.Seq != want {
+	switch want := int64(len(l.flushes)) + 1; {
+	case f.Seq > want:
+		return fmt.Errorf("the next one is %d, those before it are not there any more: %w", want, outbox.ErrFenced)
+	case f.Seq < want:
 		return fmt.Errorf("the next one is %d", want)
 	}
 	if f.Low < l.low {
@@ -475,7 +483,10 @@ func (m *Memory) Results(ctx context.Context, number int32, after int64, limit i
 		for seq := after + 1; seq <= int64(len(l.flushes)) && limit > 0; seq++ {
 			f := l.flushes[seq-1]
 			for _, outcome := range f.outcomes {
-				i, _ := l.find(outcome.Offset)
+				i, found := l.find(outcome.Offset)
+				if !found {
+					return fmt.Errorf("lane %d has no intent at %d", number, outcome.Offset)
+				}
 				results = append(results, outbox.Result{Seq: seq, Epoch: f.epoch, Outcome: outcome, Intent: l.intents[i]})
 			}
 			if len(f.outcomes) > 0 {
@@ -618,6 +629,15 @@ func (m *Memory) Appends(number int32) (n int) {
 func (m *Memory) Dead(number int32) (offsets []int64) {
 	_ = m.locked(func() error {
 		offsets = slices.Sorted(maps.Keys(m.lane(number).dead))
+		return nil
+	})
+	return offsets
+}
+
+// Sending gives the at-most-once intents of a lane that were begun and have no outcome.
+func (m *Memory) Sending(number int32) (offsets []int64) {
+	_ = m.locked(func() error {
+		offsets = slices.Sorted(maps.Keys(m.lane(number).sending))
 		return nil
 	})
 	return offsets

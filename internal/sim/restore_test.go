@@ -1,0 +1,143 @@
+//go:build synctests
+
+package sim
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"pawl/internal/message"
+	"pawl/internal/outbox/ledger/ledgertest"
+	"pawl/internal/verify"
+)
+
+// restore is a ledger that went back to a backup, under the feet of whoever used it: a database that was
+// restored, or a standby that had not got everything.
+type restore struct {
+	at time.Time
+	// known are the effects that must not be called from then on: the backup has their outcomes, or that their only
+	// call was begun.
+	known map[effectPlace]bool
+}
+
+// restore brings a backup back, unless the ledger has gone back since it was taken: that would be no step back, but
+// one to another life of it.
+func (w *world) restore(backup *ledgertest.Memory, taken time.Time) bool {
+	if !w.lastRestore(time.Now()).at.Before(taken) {
+		return false
+	}
+	r := restore{known: map[effectPlace]bool{}}
+	for lane := range int32(lanes) {
+		results, err := backup.Results(context.Background(), lane, 0, 1<<30)
+		if err != nil {
+			panic(err) // a backup has no faults
+		}
+		for _, one := range results {
+			r.known[effectPlace{lane, one.Outcome.Offset}] = true
+		}
+		for _, offset := range backup.Sending(lane) {
+			r.known[effectPlace{lane, offset}] = true
+		}
+	}
+	w.ledger.Restore(backup)
+	r.at = time.Now()
+	w.note("the ledger went back: it knows %d ended effects", len(r.known))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.restores = append(w.restores, r)
+	return true
+}
+
+func (w *world) hasRestores() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.restores) > 0
+}
+
+// restFor is for how many seconds a history that seems to be at rest must stay so. Relays and ingesters that
+// have nothing to do find out late that the ledger went back.
+func (w *world) restFor() int {
+	if len(w.restores) > 0 {
+		return 20
+	}
+	return 0
+}
+
+// lastRestore gives the last one before a call; none is the zero restore, which knows of nothing.
+func (w *world) lastRestore(before time.Time) (last restore) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, r := range w.restores {
+		if r.at.Before(before) {
+			last = r
+		}
+	}
+	return last
+}
+
+// restoredBetween tells whether the ledger went back between two calls of one effect.
+func (w *world) restoredBetween(from, to time.Time) bool {
+	for _, r := range w.restores {
+		if !r.at.Before(from) && !r.at.After(to) {
+			return true
+		}
+	}
+	return false
+}
+
+// checkRestores holds what followed a restore against what is promised of it: only calls that the backup does not
+// know to have ended come again, and nothing is told twice.
+func (w *world) checkRestores() {
+	if len(w.restores) == 0 {
+		return
+	}
+	executed := map[message.ID]transmission{} // the first of each business key since the last restore
+	for _, t := range w.journal.calls {
+		at := effectPlace{t.Intent.Lane, t.Intent.Offset}
+		if !t.late && w.lastRestore(t.at).known[at] {
+			w.problem("CALLED-AGAIN %v by %s, though the ledger that was restored knew how it ended", at, t.process)
+		}
+		if !t.executed || t.Intent.BusinessKey == "" {
+			continue
+		}
+		first, known := executed[t.Intent.ID]
+		if !known || w.restoredBetween(first.at, t.at) {
+			executed[t.Intent.ID] = t
+		} else if first.Intent.Lane != at.lane || first.Intent.Offset != at.offset {
+			w.problem("BOTH-EXECUTED %v and %d:%d have one business key, and no restore lies between their calls", at, first.Intent.Lane, first.Intent.Offset)
+		}
+	}
+	if err := w.checkTold(); err != nil {
+		w.problem("SETUP read the results again: %v", err)
+	}
+}
+
+// checkTold finds results that are told twice.
+func (w *world) checkTold() error {
+	var ranges []verify.Range
+	for _, p := range w.cluster.PartitionInfos(resultsTopic) {
+		if p.HighWatermark > 0 {
+			ranges = append(ranges, verify.Range{Topic: resultsTopic, Partition: p.Partition, To: p.HighWatermark})
+		}
+	}
+	type fate struct { // of one effect; several may have one id
+		Lane   int32  `json:"lane"`
+		Offset int64  `json:"offset"`
+		Status string `json:"status"`
+	}
+	seen := map[fate]int64{}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	return verify.NewLogs(w.client).Read(ctx, verify.Committed, ranges, func(e *verify.Entry) error {
+		var one fate
+		if err := json.Unmarshal(e.Record.Value, &one); err != nil {
+			return err
+		}
+		if first, again := seen[one]; again {
+			w.problem("TOLD-TWICE %+v at %s/%d/%d and again at %d", one, e.Record.Topic, e.Record.Partition, first, e.Record.Offset)
+		}
+		seen[one] = e.Record.Offset
+		return nil
+	})
+}
