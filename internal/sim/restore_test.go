@@ -5,9 +5,11 @@ package sim
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"time"
 
 	"pawl/internal/message"
+	"pawl/internal/outbox"
 	"pawl/internal/outbox/ledger/ledgertest"
 	"pawl/internal/verify"
 )
@@ -16,9 +18,14 @@ import (
 // restored, or a standby that had not got everything.
 type restore struct {
 	at time.Time
-	// known are the effects that must not be called from then on: the backup has their outcomes, or that their only
+	// The effects that must not be called from then on, by lane: the backup has their outcomes, or that their only
 	// call was begun.
-	known map[effectPlace]bool
+	settled map[int32]outbox.Ranges
+	begun   map[int32][]int64
+}
+
+func (r *restore) knows(lane int32, offset int64) bool {
+	return r.settled[lane].Contains(offset) || slices.Contains(r.begun[lane], offset)
 }
 
 // restore brings a backup back, unless the ledger has gone back since it was taken: that would be no step back, but
@@ -27,22 +34,13 @@ func (w *world) restore(backup *ledgertest.Memory, taken time.Time) bool {
 	if !w.lastRestore(time.Now()).at.Before(taken) {
 		return false
 	}
-	r := restore{known: map[effectPlace]bool{}}
+	r := restore{settled: map[int32]outbox.Ranges{}, begun: map[int32][]int64{}}
 	for lane := range int32(lanes) {
-		results, err := backup.Results(context.Background(), lane, 0, 1<<30)
-		if err != nil {
-			panic(err) // a backup has no faults
-		}
-		for _, one := range results {
-			r.known[effectPlace{lane, one.Outcome.Offset}] = true
-		}
-		for _, offset := range backup.Sending(lane) {
-			r.known[effectPlace{lane, offset}] = true
-		}
+		r.settled[lane], r.begun[lane] = backup.Settled(lane), backup.Sending(lane)
 	}
 	w.ledger.Restore(backup)
 	r.at = time.Now()
-	w.note("the ledger went back: it knows %d ended effects", len(r.known))
+	w.note("the ledger went back to %s: it has %v settled and %v begun", taken.Sub(w.begun), r.settled, r.begun)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.restores = append(w.restores, r)
@@ -95,7 +93,7 @@ func (w *world) checkRestores() {
 	executed := map[message.ID]transmission{} // the first of each business key since the last restore
 	for _, t := range w.journal.calls {
 		at := effectPlace{t.Intent.Lane, t.Intent.Offset}
-		if !t.late && w.lastRestore(t.at).known[at] {
+		if last := w.lastRestore(t.at); !t.late && last.knows(at.lane, at.offset) {
 			w.problem("CALLED-AGAIN %v by %s, though the ledger that was restored knew how it ended", at, t.process)
 		}
 		if !t.executed || t.Intent.BusinessKey == "" {

@@ -49,6 +49,7 @@ type lane struct {
 	seen    map[outbox.Origin]outbox.Mark
 	intents []outbox.Intent
 	appends int
+	reach   int64 // how far it had been ingested before a restore
 
 	owner string
 	epoch int64
@@ -379,6 +380,13 @@ func (m *Memory) Flush(ctx context.Context, f outbox.Flush) error {
 	})
 }
 
+// had tells whether a dispatcher may know of an intent. The ledger in Postgres does not look for it: whoever owned the
+// lane before a restore, and still does, writes down how effects have ended that are yet to be ingested again.
+func (l *lane) had(offset int64) bool {
+	_, found := l.find(offset)
+	return found || offset >= l.next && offset < l.reach
+}
+
 // check refuses what a dispatcher must never write.
 func (l *lane) check(f outbox.Flush) error {
 	switch want := int64(len(l.flushes)) + 1; {
@@ -396,7 +404,7 @@ func (l *lane) check(f outbox.Flush) error {
 			return errors.New("the outcomes do not ascend")
 		}
 		last, given[o.Offset] = o.Offset, true
-		if _, found := l.find(o.Offset); !found {
+		if !l.had(o.Offset) {
 			return fmt.Errorf("the outcome of %d has no intent", o.Offset)
 		}
 		if _, again := l.parked[o.Offset]; l.settled.Contains(o.Offset) && !again {
@@ -413,7 +421,7 @@ func (l *lane) check(f outbox.Flush) error {
 	}
 	waiting := map[int64]bool{}
 	for _, p := range f.Parked {
-		if _, found := l.find(p.Offset); !found || given[p.Offset] {
+		if !l.had(p.Offset) || given[p.Offset] {
 			return fmt.Errorf("%d is parked and has no intent, or is settled by the same flush", p.Offset)
 		}
 		waiting[p.Offset] = true
@@ -581,7 +589,11 @@ func (m *Memory) Restore(backup *Memory) {
 	between := backup.Clone() // so that never two locks are held
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	before := m.lanes
 	m.lanes, m.first, m.audit = between.lanes, between.first, between.audit
+	for number, l := range before {
+		m.lane(number).reach = max(l.reach, l.next)
+	}
 }
 
 func (m *Memory) copyTo(to *Memory) {
@@ -632,6 +644,15 @@ func (m *Memory) Dead(number int32) (offsets []int64) {
 		return nil
 	})
 	return offsets
+}
+
+// Settled gives what has an outcome of a lane.
+func (m *Memory) Settled(number int32) (settled outbox.Ranges) {
+	_ = m.locked(func() error {
+		settled = slices.Clone(m.lane(number).settled)
+		return nil
+	})
+	return settled
 }
 
 // Sending gives the at-most-once intents of a lane that were begun and have no outcome.

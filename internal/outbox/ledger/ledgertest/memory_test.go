@@ -73,6 +73,60 @@ func TestMemoryIsRestoredFromABackup(t *testing.T) {
 	}
 }
 
+// Whoever owned a lane before a restore, and still does, may write down what became of effects that the ledger has
+// lost: they come again. The next owner has an epoch that none before had.
+func TestMemoryTakesOutcomesOfWhatARestoreHasLost(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	m := &ledgertest.Memory{}
+	add := func() error {
+		return m.Append(ctx, &outbox.Batch{Lane: 1, Base: 0, Next: 1, Intents: []outbox.Intent{{Lane: 1}}})
+	}
+	if err := m.Seed(ctx, 1, [16]byte{}, 0); err != nil {
+		t.Fatal(err)
+	}
+	tenure, err := m.Acquire(ctx, 1, "a", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	backup := m.Clone()
+	if err := add(); err != nil {
+		t.Fatal(err)
+	}
+	lost, err := m.Acquire(ctx, 1, "a", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Restore(backup)
+	flush := func(offset int64) error {
+		return m.Flush(ctx, outbox.Flush{
+			Tenure: tenure, Seq: 1, Low: offset + 1, Settled: []outbox.Outcome{{Offset: offset, Status: outbox.Done}},
+			Covered: outbox.Ranges{}.Add(offset, offset+1),
+		})
+	}
+	if err := flush(1); err == nil {
+		t.Error("an outcome of what never was is taken")
+	}
+	if err := flush(0); err != nil {
+		t.Errorf("the outcome of what was lost: %v", err)
+	}
+	if results, err := m.Results(ctx, 1, 0, 10); err == nil {
+		t.Errorf("results without their intents: %+v", results)
+	}
+	if err := add(); err != nil {
+		t.Fatal(err)
+	}
+	if results, err := m.Results(ctx, 1, 0, 10); err != nil || len(results) != 1 {
+		t.Errorf("results are %+v, %v", results, err)
+	}
+	if next, err := m.Acquire(ctx, 1, "b", time.Hour); err == nil || next.Epoch > 0 {
+		t.Errorf("the lease of the backup does not hold: %+v", next)
+	}
+	if next, err := m.Acquire(ctx, 1, "a", time.Hour); err != nil || next.Epoch <= lost.Epoch {
+		t.Errorf("the next epoch is %d, %v; %d was lost", next.Epoch, err, lost.Epoch)
+	}
+}
+
 func TestLeasesOfMemoryRunInVirtualTime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
