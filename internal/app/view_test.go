@@ -66,8 +66,10 @@ func TestViewTellsWhatTheServiceDoes(t *testing.T) {
 	}
 	r.produce("a", "b", "c")
 	v := r.look("three records", func(v View) bool { return len(v.Inputs) == 1 && v.Inputs[0].Committed == 3 })
-	if want := (InputView{Topic: "raw", Handler: "copy", Committed: 3}); v.Inputs[0] != want {
-		t.Errorf("the input is %+v, want %+v", v.Inputs[0], want)
+	input := v.Inputs[0]
+	input.Held = nil // there or not, by when the offsets were last looked at
+	if want := (InputView{Topic: "raw", Handler: "copy", Committed: 3}); input != want {
+		t.Errorf("the input is %+v, want %+v", input, want)
 	}
 	if out := v.Outputs[0]; out.Topic != "out" || out.Kind != KindOutput || out.Records != 3 {
 		t.Errorf("the output is %+v", out)
