@@ -45,7 +45,7 @@ func TestCheckReportsEveryProblemAndExitsTwo(t *testing.T) {
 	want := strings.ReplaceAll(`FILE:6:14: txn.lanes: is "x", want a whole number
     6 | txn: {lanes: x, records_max: 0}
       |              ^
-FILE:6:30: txn.records_max: is 0, want 1..10000
+FILE:6:30: txn.records_max: is 0, want 1..100000
     6 | txn: {lanes: x, records_max: 0}
       |                              ^
 env PROCESSOR_LOG_LEVEL: log.level: is "loud", want one of debug, info, warn, error
@@ -66,7 +66,7 @@ env PROCESSOR_LOG_LEVEL: log.level: is "loud", want one of debug, info, warn, er
 	if got.code != exitUsage || result.OK || len(result.Problems) != 4 {
 		t.Fatalf("got %d and %+v", got.code, result)
 	}
-	if want := (problem{Severity: "error", File: file, Line: 6, Column: 30, Path: "txn.records_max", Problem: "is 0, want 1..10000"}); result.Problems[1] != want {
+	if want := (problem{Severity: "error", File: file, Line: 6, Column: 30, Path: "txn.records_max", Problem: "is 0, want 1..100000"}); result.Problems[1] != want {
 		t.Errorf("got %+v, want %+v", result.Problems[1], want)
 	}
 	if result.Problems[2].Env != "PROCESSOR_LOG_LEVEL" || result.Problems[3].Set != "input.start" {
@@ -117,7 +117,7 @@ func TestConfigPrintShowsOriginsAlsoOfAWrongConfiguration(t *testing.T) {
 	for _, want := range []string{
 		"application: shop # " + file + ":1\n",
 		"  lanes: 2 # env PROCESSOR_TXN_LANES\n",
-		"  records_max: 10000 # default\n",
+		"  records_max: 14000 # default\n",
 		"  dsn: \"***\" # " + file + ":6\n",
 	} {
 		if got.code != exitOK || !strings.Contains(got.stdout, want) {

@@ -81,7 +81,7 @@ type Output struct {
 // Txn bounds one transaction.
 type Txn struct {
 	Lanes          int      `yaml:"lanes" range:"0..64" doc:"Transactional producers of this process. 0 means by cores and partitions."`
-	RecordsMax     int      `yaml:"records_max" range:"1..10000" doc:"Most input records in one transaction."`
+	RecordsMax     int      `yaml:"records_max" range:"1..100000" doc:"Most input records in one transaction."`
 	BytesMax       ByteSize `yaml:"bytes_max" range:"1KiB..1GiB" doc:"Most input bytes in one transaction; one record may exceed it alone."`
 	IntervalMin    Duration `yaml:"interval_min" range:"0s..1s" doc:"Least time between two commits of a lane under low load."`
 	Timeout        Duration `yaml:"timeout" range:"5s..15m" doc:"The broker aborts a transaction that is open for so long. The brokers' transaction.max.timeout.ms is its limit."`
@@ -148,7 +148,7 @@ func Default() Config {
 		},
 		Input: Input{Start: "earliest"},
 		Txn: Txn{
-			RecordsMax:     10_000,
+			RecordsMax:     14_000,
 			BytesMax:       8 << 20,
 			IntervalMin:    Duration(5 * time.Millisecond),
 			Timeout:        Duration(30 * time.Second),

@@ -55,7 +55,7 @@ func TestLoadLaysDefaultsFileEnvironmentAndSetOverEachOther(t *testing.T) {
 		origin string
 	}{
 		"default": {
-			path: "txn.records_max", get: func(c Config) any { return c.Txn.RecordsMax }, want: 10_000, origin: "default",
+			path: "txn.records_max", get: func(c Config) any { return c.Txn.RecordsMax }, want: 14_000, origin: "default",
 		},
 		"default of an entry": {
 			path: "outputs.out.partitions", get: func(c Config) any { return c.Outputs["out"].Partitions }, want: int32(12), origin: "default",
