@@ -262,6 +262,13 @@ func (e *effects) run(ctx context.Context) error {
 	return work.Wait()
 }
 
+// leave makes the lanes move to other processes as soon as run has ended.
+func (e *effects) leave() {
+	if e != nil {
+		e.ingester.Leave()
+	}
+}
+
 // awaitSchema returns false when ctx ends first.
 func (e *effects) awaitSchema(ctx context.Context) bool {
 	var told string

@@ -50,3 +50,20 @@ func TestServiceMigratesIfToldTo(t *testing.T) {
 	r.awaitProbe("/readyz?verbose", http.StatusOK)
 	r.end()
 }
+
+// Who leaves for good leaves the group of the ledger's lanes too.
+func TestDrainLeavesTheLedgersGroupIfToldTo(t *testing.T) {
+	t.Parallel()
+	r := runWith(t, withLedger(testkit.Postgres(t)), Options{Migrate: true}, nothing)
+	r.line("starting")
+	r.awaitProbe("/readyz?verbose", http.StatusOK)
+	testkit.WaitFor(t, patience, "the lanes' group", func() bool { return r.members(r.conf.LedgerGroup()) == 1 })
+	if code, answer := r.ask(http.MethodPost, "/api/v1/drain", `{"leave": true, "reason": "scale-down"}`); code != http.StatusAccepted {
+		t.Fatalf("drain answers %d %s", code, answer)
+	}
+	r.line("drained, resting until the process is told to end")
+	if got := r.members(r.conf.LedgerGroup()); got != 0 {
+		t.Errorf("after the drain the lanes' group has %d members, want none", got)
+	}
+	r.end()
+}

@@ -264,6 +264,7 @@ func (s *service) drain(order admin.Drain) error {
 	if first {
 		if leaving {
 			s.engine.Leave()
+			s.effects.leave()
 		}
 		close(s.drained)
 	}

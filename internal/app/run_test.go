@@ -183,14 +183,14 @@ func (r *running) awaitProbe(path string, code int) (answer string) {
 	}
 }
 
-// members counts those of the consumer group.
-func (r *running) members() int {
+// members counts those of a consumer group.
+func (r *running) members(group string) int {
 	r.t.Helper()
-	groups, err := kadm.NewClient(r.client).DescribeGroups(r.t.Context(), r.conf.Group())
+	groups, err := kadm.NewClient(r.client).DescribeGroups(r.t.Context(), group)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return len(groups[r.conf.Group()].Members)
+	return len(groups[group].Members)
 }
 
 // end gives the order to stop and wants a clean end.
@@ -270,7 +270,7 @@ func TestDrainLeavesTheGroupIfToldTo(t *testing.T) {
 			r := runMinimal(t, nothing)
 			r.line("starting")
 			r.awaitProbe("/readyz?verbose", http.StatusOK)
-			if got := r.members(); got != 1 {
+			if got := r.members(r.conf.Group()); got != 1 {
 				t.Errorf("a ready service with one lane has %d members in the group", got)
 			}
 			if code, answer := r.ask(http.MethodPost, "/api/v1/drain", order); code != http.StatusAccepted {
@@ -280,7 +280,7 @@ func TestDrainLeavesTheGroupIfToldTo(t *testing.T) {
 			if code, answer := r.ask(http.MethodGet, "/readyz?verbose", ""); code != http.StatusServiceUnavailable || !strings.Contains(answer, "[-]drain") {
 				t.Errorf("/readyz answers %d %s, want 503 because of the drain", code, answer)
 			}
-			if got := r.members(); got != members {
+			if got := r.members(r.conf.Group()); got != members {
 				t.Errorf("after the drain the group has %d members, want %d", got, members)
 			}
 			r.end()

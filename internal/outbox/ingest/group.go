@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -79,11 +81,44 @@ func watch(ctx context.Context, m *member, hooks Hooks) {
 	}
 }
 
-func leave(m *member) {
+func (m *member) close() {
 	timer := time.AfterFunc(closeTimeout, m.cancel)
 	defer timer.Stop()
 	defer m.cancel()
 	m.client.Close()
+}
+
+// leave removes a member that has a name by it (KIP-345), if it was told to. Its own client is closed by then:
+// one that is told by its next heartbeat that it is no member would join again.
+func (i *Ingester) leave(ctx context.Context) {
+	i.mu.Lock()
+	leaving := i.leaving
+	i.mu.Unlock()
+	c := i.config
+	if !leaving || c.InstanceID == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	if err := c.leave(ctx); err != nil {
+		hook(c.Hooks.Retrying, NoLane, fmt.Errorf("leave group %s: %w; its lanes move after the session timeout", c.Group, err))
+	}
+}
+
+func (c Config) leave(ctx context.Context) error {
+	client, err := kgo.NewClient(c.Client...)
+	if err != nil {
+		return fmt.Errorf("open a client: %w", err)
+	}
+	defer client.Close()
+	left, err := kadm.NewClient(client).LeaveGroup(ctx, kadm.LeaveGroup(c.Group).InstanceIDs(c.InstanceID).Reason("scale-down"))
+	if err == nil {
+		err = left[c.InstanceID].Err
+	}
+	if errors.Is(err, kerr.UnknownMemberID) || errors.Is(err, kerr.GroupIDNotFound) {
+		return nil
+	}
+	return err
 }
 
 // hook calls an optional hook.

@@ -42,7 +42,7 @@ type Config struct {
 	// Group spreads lanes over processes. Without one every lane is taken, which is right but a waste
 	// of work where others do so too.
 	Group            string
-	InstanceID       string        // "" leaves the group with Run, so that the others take over at once
+	InstanceID       string        // "" leaves the group with Run, so that the others take over at once; see Leave
 	SessionTimeout   time.Duration // this and the next two: 0 is the client's default
 	Heartbeat        time.Duration
 	RebalanceTimeout time.Duration
@@ -94,6 +94,7 @@ type Ingester struct {
 	mu      sync.Mutex
 	lanes   map[int32]*lane
 	closed  bool // no lane is begun any more
+	leaving bool // for good, see Leave
 	running sync.WaitGroup
 }
 
@@ -135,8 +136,17 @@ func (i *Ingester) Run(ctx context.Context) error {
 	i.running.Go(func() { i.followEnds(ctx, member.client) })
 	watch(ctx, member, i.config.Hooks)
 	i.drain() // before the others are told to take over
-	leave(member)
+	member.close()
+	i.leave(ctx)
 	return nil
+}
+
+// Leave makes a member with an instance id leave the group when Run ends, for a scale-down: its lanes
+// move at once then, and not after the session timeout.
+func (i *Ingester) Leave() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.leaving = true
 }
 
 // drain waits for the lanes and who follows their ends. Their context has ended.

@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -746,6 +747,61 @@ func TestGroupSharesLanes(t *testing.T) {
 		}
 		w.drain(second)
 	})
+}
+
+// A process that ends keeps its lanes for its next start, unless it was told to leave for good.
+func TestNamedMemberStaysUnlessToldToLeave(t *testing.T) {
+	for _, leave := range []bool{false, true} {
+		t.Run(fmt.Sprintf("leave=%t", leave), func(t *testing.T) {
+			inBubble(t, 1, func(w *world) {
+				r := w.run(func(c *Config) { c.Group, c.InstanceID = "app.effects", "app.one" })
+				next(w.t, w.assigned, "lane")
+				members := func() []kadm.DescribedGroupMember {
+					groups, err := kadm.NewClient(w.connect()).DescribeGroups(context.Background(), "app.effects")
+					w.must(err)
+					return groups["app.effects"].Members
+				}
+				if have := members(); len(have) != 1 || have[0].InstanceID == nil || *have[0].InstanceID != "app.one" {
+					w.t.Fatalf("members are %+v, want app.one", have)
+				}
+				if leave {
+					r.Leave()
+				}
+				w.drain(r)
+				if have := members(); len(have) == 0 != leave {
+					w.t.Errorf("after the end the group has members %+v, want left = %t", have, leave)
+				}
+			})
+		})
+	}
+}
+
+// To leave a group that has no such member, or that cannot be asked, keeps nobody from ending.
+func TestLeavingEndsInAnyCase(t *testing.T) {
+	for name, code := range map[string]int16{"not a member": kerr.UnknownMemberID.Code, "not allowed": kerr.GroupAuthorizationFailed.Code} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, 1, func(w *world) {
+				var asked atomic.Int64
+				w.cluster.ControlKey(int16(kmsg.LeaveGroup), func(request kmsg.Request) (kmsg.Response, error, bool) {
+					w.cluster.KeepControl()
+					asked.Add(1)
+					answer := request.ResponseKind().(*kmsg.LeaveGroupResponse)
+					answer.ErrorCode = code
+					return answer, nil, true
+				})
+				r := w.run(func(c *Config) { c.Group, c.InstanceID = "app.effects", "app.one" })
+				next(w.t, w.assigned, "lane")
+				r.Leave()
+				w.drain(r)
+				if asked.Load() == 0 {
+					w.t.Error("nobody asked to leave")
+				}
+				if told := len(w.retrying) > 0; told != (code == kerr.GroupAuthorizationFailed.Code) {
+					w.t.Errorf("a failure was told = %t", told)
+				}
+			})
+		})
+	}
 }
 
 // What reaches the dispatcher is what is in the ledger, in order and without overlap.
