@@ -89,7 +89,7 @@ func (w *watchtower) first(t *testing.T, alert string, words map[string]string, 
 	return said
 }
 
-// Every metric and label that rules and dashboards live on is shown by a running service under load. Then the six
+// Every metric and label that rules and dashboards live on is shown by a running service under load. Then the five
 // faults that matter most are made, and each is seen by its alert, which ends when the fault does; the first
 // command of each runbook says what the runbook says it does.
 func TestAlertsFollowTheirFaults(t *testing.T) {
@@ -111,18 +111,12 @@ func TestAlertsFollowTheirFaults(t *testing.T) {
 	}
 	w.run(t, "txn", "abort", stranger, "--foreign", "--yes", "--reason", "test")
 
-	// The database is away, and a twin fights for the name.
+	// The database is away.
 	if err := w.database.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	twin := w.rig.processor("a")
-	twin.starts, twin.settings = 100, w.processor.settings // its log is another one
-	twin.start(t)
-	w.fight(t, twin)
 	w.prometheus.awaitFiring(t, "PawlLedgerUnreachable")
 	w.first(t, "PawlLedgerUnreachable", nil, "refused")
-	w.first(t, "PawlFencedTwin", nil, w.application+".a.")
-	w.settleTwins(t, twin)
 	if err := w.database.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -152,6 +146,15 @@ func (w *watchtower) hold(t *testing.T, topic string) string {
 		t.Fatal(err)
 	}
 	return id
+}
+
+func (w *watchtower) fightTwins(t *testing.T) {
+	twin := w.rig.processor("a")
+	twin.starts, twin.settings = 100, w.processor.settings // its log is another one
+	twin.start(t)
+	w.fight(t, twin)
+	w.first(t, "PawlFencedTwin", nil, w.application+".a.")
+	w.settleTwins(t, twin)
 }
 
 // fight starts whichever of the twins ends again, as an orchestrator does, until their alert fires.
@@ -196,6 +199,7 @@ func TestEveryOtherAlertFollowsItsFault(t *testing.T) {
 		{"an endpoint is slow", w.slowEndpoint},
 		{"an effect is given up", w.giveUp},
 		{"a process has another configuration", w.differ},
+		{"two processes have one name", w.fightTwins},
 		{"no process is left", w.leaveNobody},
 		{"a process is started again and again", w.crashLoop},
 		{"the log was trimmed past the committed offset", w.trim},
