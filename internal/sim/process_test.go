@@ -206,6 +206,7 @@ type slot struct {
 	process *process
 	lives   []*process
 	gone    bool // not to be started again
+	resting bool // its process drains, or has drained and is to be started again in a while
 }
 
 const (
@@ -217,7 +218,7 @@ const (
 func (s *slot) start() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.process != nil || s.gone || s.world.closing() {
+	if s.process != nil || s.gone || s.resting || s.world.closing() {
 		return
 	}
 	s.process = s.begin()
@@ -313,13 +314,22 @@ func (s *slot) drain(after time.Duration, leave bool) bool {
 	if leave {
 		p.engine.Leave()
 	}
+	s.rest(true)
 	p.stop()
 	s.world.running.Go(func() {
 		<-p.ended
 		s.world.sleep(after)
+		s.rest(false)
 		s.start()
 	})
 	return true
+}
+
+// rest keeps others from starting the slot: two processes of one name are another fault.
+func (s *slot) rest(resting bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.resting = resting
 }
 
 // retire ends the slot for good.

@@ -22,6 +22,7 @@ type restore struct {
 	// call was begun.
 	settled map[int32]outbox.Ranges
 	begun   map[int32][]int64
+	epochs  map[int32]int64 // by lane, the last that was given before
 }
 
 func (r *restore) knows(lane int32, offset int64) bool {
@@ -34,9 +35,9 @@ func (w *world) restore(backup *ledgertest.Memory, taken time.Time) bool {
 	if !w.lastRestore(time.Now()).at.Before(taken) {
 		return false
 	}
-	r := restore{settled: map[int32]outbox.Ranges{}, begun: map[int32][]int64{}}
+	r := restore{settled: map[int32]outbox.Ranges{}, begun: map[int32][]int64{}, epochs: map[int32]int64{}}
 	for lane := range int32(lanes) {
-		r.settled[lane], r.begun[lane] = backup.Settled(lane), backup.Sending(lane)
+		r.settled[lane], r.begun[lane], r.epochs[lane] = backup.Settled(lane), backup.Sending(lane), w.ledger.Epoch(lane)
 	}
 	w.ledger.Restore(backup)
 	r.at = time.Now()
@@ -84,13 +85,28 @@ func (w *world) restoredBetween(from, to time.Time) bool {
 	return false
 }
 
+// lifeOf numbers the life of the ledger that a call may follow from: who owned a lane before a restore calls by what
+// that ledger knew, until it notices, though what is ingested meanwhile comes from the restored one.
+func (w *world) lifeOf(t transmission) (life int) {
+	for _, r := range w.restores {
+		if t.Fence > r.epochs[t.Intent.Lane] {
+			life++
+		}
+	}
+	return life
+}
+
 // checkRestores holds what followed a restore against what is promised of it: only calls that the backup does not
 // know to have ended come again, and nothing is told twice.
 func (w *world) checkRestores() {
 	if len(w.restores) == 0 {
 		return
 	}
-	executed := map[message.ID]transmission{} // the first of each business key since the last restore
+	type use struct { // of a business key
+		id   message.ID
+		life int
+	}
+	executed := map[use]transmission{} // the first of each
 	for _, t := range w.journal.calls {
 		at := effectPlace{t.Intent.Lane, t.Intent.Offset}
 		if last := w.lastRestore(t.at); !t.late && last.knows(at.lane, at.offset) {
@@ -99,11 +115,13 @@ func (w *world) checkRestores() {
 		if !t.executed || t.Intent.BusinessKey == "" {
 			continue
 		}
-		first, known := executed[t.Intent.ID]
+		key := use{t.Intent.ID, w.lifeOf(t)}
+		first, known := executed[key]
 		if !known || w.restoredBetween(first.at, t.at) {
-			executed[t.Intent.ID] = t
+			executed[key] = t
 		} else if first.Intent.Lane != at.lane || first.Intent.Offset != at.offset {
-			w.problem("BOTH-EXECUTED %v and %d:%d have one business key, and no restore lies between their calls", at, first.Intent.Lane, first.Intent.Offset)
+			w.problem("BOTH-EXECUTED %v, by %s under epoch %d at %s, and %d:%d, by %s under epoch %d at %s, have one business key, and no restore lies between them",
+				at, t.process, t.Fence, t.at.Sub(w.begun), first.Intent.Lane, first.Intent.Offset, first.process, first.Fence, first.at.Sub(w.begun))
 		}
 	}
 	if err := w.checkTold(); err != nil {

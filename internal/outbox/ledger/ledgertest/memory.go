@@ -646,6 +646,15 @@ func (m *Memory) Dead(number int32) (offsets []int64) {
 	return offsets
 }
 
+// Epoch gives the highest epoch that a lane was given.
+func (m *Memory) Epoch(number int32) (epoch int64) {
+	_ = m.locked(func() error {
+		epoch = m.epochs[number]
+		return nil
+	})
+	return epoch
+}
+
 // Settled gives what has an outcome of a lane.
 func (m *Memory) Settled(number int32) (settled outbox.Ranges) {
 	_ = m.locked(func() error {
