@@ -844,3 +844,20 @@ func TestSpillingChangesNothing(t *testing.T) {
 		t.Errorf("found\n%v\nwant\n%v", got.Findings, want.Findings)
 	}
 }
+
+// The log is read before the ledger. What was an open transaction then may have been committed, ingested and called
+// meanwhile: nothing can be said of it yet.
+func TestLedgerMayHaveWhatWasOpenWhenTheLogWasRead(t *testing.T) {
+	t.Parallel()
+	w := newWorld().run().finish()
+	w.plan.Drained, w.plan.Readers = false, false
+	w.Reads, w.Offsets = nil, nil
+	w.Log = slices.DeleteFunc(w.Log, func(e Entry) bool { return e.Marker != nil || e.Record.Topic != effectTopic })
+	report := w.check(t)
+	if report.Saw.Open == 0 || report.Saw.Rows == 0 {
+		t.Fatalf("saw %+v, want open effects and rows", report.Saw)
+	}
+	if delete(report.Counts, Sanity); len(report.Counts) != 0 { // no input is decided, which it says
+		t.Errorf("found %v: %v", report.Counts, report.Findings)
+	}
+}

@@ -160,8 +160,18 @@ func (e *errand) known() bool {
 	case e.c.plan.Drained:
 		return p == nil || e.at.Offset >= p.begin
 	default:
-		return p != nil && p.first >= 0 && e.at.Offset >= p.first && e.at.Offset < p.next
+		return p != nil && p.first >= 0 && e.at.Offset >= p.first && e.at.Offset < p.stable()
 	}
+}
+
+// stable is where what was read of a partition stops being decided: its end, or the first record of a
+// transaction that was open then. The ledger is read later, and may have what has been committed since.
+func (p *partition) stable() int64 {
+	stable := p.next
+	for _, tx := range p.open {
+		stable = min(stable, tx.first)
+	}
+	return stable
 }
 
 func (e *errand) fate() string {
