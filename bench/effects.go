@@ -31,7 +31,7 @@ const (
 	targetHTTP    = "http"  // an endpoint in the process of bench
 )
 
-// effectWarmUp is the length of the runs of round 0 at most. They aren't counted.
+// effectWarmUp bounds the runs of the round that does not count.
 const effectWarmUp = 2 * time.Second
 
 // effectRun is one run of one peer of the effects part.
@@ -75,28 +75,25 @@ func effects(ctx context.Context, s settings, folder string, report *report, pro
 	return nil
 }
 
-// rounds lets every peer run in every round, in turn, the order changing from round to round, round 0
-// not counted.
+// rounds lets every peer run in every round, in turn, after one that does not count.
 func (s *effectStage) rounds(ctx context.Context, target string, report *report) error {
 	peers := s.settings.effectPeersOf(target)
-	for round := range s.settings.rounds + 1 {
+	for turn, name := range inTurn(1, s.settings.rounds, peers) {
 		duration := s.settings.effectDuration()
-		if round == 0 {
+		if !turn.counts() {
 			duration = min(duration, effectWarmUp)
 		}
-		for i := range peers {
-			name := peers[(i+round)%len(peers)]
-			run, err := s.run(ctx, name, target, fmt.Sprintf("bench_%s_%d_%d", strings.ReplaceAll(target, "-", ""), round, i), duration)
-			if err != nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
-			if round > 0 {
-				run.Round = round
-				report.addEffects(run)
-			}
-			s.progress(fmt.Sprintf("effects, target %s, round %d of %d: %s: %.0f effects/s, Postgres %.1f us and %.0f B of WAL per effect, client %.1f us, endpoint %.1f us, %d out of order",
-				target, round, s.settings.rounds, name, run.Rate, run.ServerCPU, run.WAL, run.OwnCPU, run.EndpointCPU, run.Tally.Disordered))
+		database := strings.ReplaceAll("bench-"+strings.ReplaceAll(target, "-", "")+"-"+turn.name(), "-", "_")
+		run, err := s.run(ctx, name, target, database, duration)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
 		}
+		if turn.counts() {
+			run.Round = turn.round
+			report.addEffects(run)
+		}
+		s.progress(fmt.Sprintf("effects, target %s, %s: %s: %.0f effects/s, Postgres %.1f us and %.0f B of WAL per effect, client %.1f us, endpoint %.1f us, %d out of order",
+			target, turn, name, run.Rate, run.ServerCPU, run.WAL, run.OwnCPU, run.EndpointCPU, run.Tally.Disordered))
 	}
 	return nil
 }

@@ -21,22 +21,19 @@ type waitRun struct {
 	Peak    float64      `json:"peak_rss_mib"`
 }
 
-// latency lets every peer copy a steady stream in every round, in turn, round 0 not counted.
+// latency lets every peer copy a steady stream in every round, in turn.
 func (s *stage) latency(ctx context.Context, peers []peer, report *report) error {
-	for round := range s.settings.rounds + 1 {
-		for i := range peers {
-			p := peers[(i+round)%len(peers)]
-			name := fmt.Sprintf("bench-wait-%d-%d", round, i)
-			result, err := s.waitOnce(ctx, p, job{name: name, brokers: s.brokers, in: name + "-in", out: name + "-out"})
-			if err != nil {
-				return err
-			}
-			if round > 0 {
-				result.Round = round
-				report.addWait(result)
-			}
-			s.progress(fmt.Sprintf("latency, round %d of %d: %s: %s", round, s.settings.rounds, p.name(), result.Latency))
+	for turn, p := range inTurn(brokerWarmUp, s.settings.rounds, peers) {
+		name := "bench-wait-" + turn.name()
+		result, err := s.waitOnce(ctx, p, job{name: name, brokers: s.brokers, in: name + "-in", out: name + "-out"})
+		if err != nil {
+			return err
 		}
+		if turn.counts() {
+			result.Round = turn.round
+			report.addWait(result)
+		}
+		s.progress(fmt.Sprintf("latency, %s: %s: %s", turn, p.name(), result.Latency))
 	}
 	return nil
 }

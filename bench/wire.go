@@ -31,7 +31,7 @@ type wireRun struct {
 }
 
 // wire lets every peer call for the effects that bench commits at a steady rate, in every round, in
-// turn, round 0 not counted.
+// turn.
 func (s *stage) wire(ctx context.Context, report *report) (err error) {
 	server, err := openDatabases(ctx, s.progress)
 	if err != nil {
@@ -43,23 +43,20 @@ func (s *stage) wire(ctx context.Context, report *report) (err error) {
 	if err != nil {
 		return err
 	}
-	for round := range s.settings.rounds + 1 {
-		for i := range peers {
-			p := peers[(i+round)%len(peers)]
-			run, err := s.wireOnce(ctx, p, fmt.Sprintf("bench-wire-%d-%d", round, i), server)
-			if err == nil && round > 0 && run.Late > wireLateLimit {
-				err = fmt.Errorf("%s: effects were committed %s behind their schedule: this machine can't do %.0f a second now", p.name(), run.Late, s.settings.wireRate)
-			}
-			if err != nil {
-				return err
-			}
-			if round > 0 {
-				run.Round = round
-				report.addWire(run)
-			}
-			s.progress(fmt.Sprintf("commit to call, round %d of %d: %s: %s, %.0f us of CPU per effect, producer late by %s at most",
-				round, s.settings.rounds, p.name(), run.Latency, run.CPU, run.Late))
+	for turn, p := range inTurn(brokerWarmUp, s.settings.rounds, peers) {
+		run, err := s.wireOnce(ctx, p, "bench-wire-"+turn.name(), server)
+		if err == nil && turn.counts() && run.Late > wireLateLimit {
+			err = fmt.Errorf("%s: effects were committed %s behind their schedule: this machine can't do %.0f a second now", p.name(), run.Late, s.settings.wireRate)
 		}
+		if err != nil {
+			return err
+		}
+		if turn.counts() {
+			run.Round = turn.round
+			report.addWire(run)
+		}
+		s.progress(fmt.Sprintf("commit to call, %s: %s: %s, %.0f us of CPU per effect, producer late by %s at most",
+			turn, p.name(), run.Latency, run.CPU, run.Late))
 	}
 	return nil
 }
