@@ -80,8 +80,8 @@ type Output struct {
 
 // Txn bounds one transaction.
 type Txn struct {
-	Lanes          int      `yaml:"lanes" range:"0..64" doc:"Transactional producers of this process. 0 means by cores and partitions."`
-	RecordsMax     int      `yaml:"records_max" range:"1..100000" doc:"Most input records in one transaction."`
+	Lanes          int      `yaml:"lanes" range:"0..64" doc:"Transactional producers of this process. 0 means one for two cores, no more than partitions."`
+	RecordsMax     int      `yaml:"records_max" range:"0..100000" doc:"Most input records in one transaction. 0 means 28,000 shared by the lanes of the process, at least 7,000 each."`
 	BytesMax       ByteSize `yaml:"bytes_max" range:"1KiB..1GiB" doc:"Most input bytes in one transaction; one record may exceed it alone."`
 	IntervalMin    Duration `yaml:"interval_min" range:"0s..1s" doc:"Least time between two commits of a lane under low load."`
 	Timeout        Duration `yaml:"timeout" range:"5s..15m" doc:"The broker aborts a transaction that is open for so long. The brokers' transaction.max.timeout.ms is its limit."`
@@ -122,10 +122,11 @@ type Postgres struct {
 
 // Admin is the operations HTTP server.
 type Admin struct {
-	Listen    string `yaml:"listen" doc:"Address to listen on, as host:port or :port."`
-	TokenFile string `yaml:"token_file" doc:"File that holds the token for changes and for what shows effects. Empty means that both are refused."`
-	Contents  bool   `yaml:"contents" doc:"Whether who has the token may see what effects send and what is answered to them."`
-	Profiling bool   `yaml:"profiling" doc:"Whether /debug/pprof/ is served, to every reader of the address: a profile shows the process's inside."`
+	Listen    string   `yaml:"listen" doc:"Address to listen on, as host:port or :port."`
+	TokenFile string   `yaml:"token_file" doc:"File that holds the token for changes and for what shows effects. Empty means that both are refused."`
+	Contents  bool     `yaml:"contents" doc:"Whether who has the token may see what effects send and what is answered to them."`
+	Linger    Duration `yaml:"linger" range:"0s..10m" doc:"How long a process that found its name in use by another stays up without work, for its metrics to be scraped, before it ends."`
+	Profiling bool     `yaml:"profiling" doc:"Whether /debug/pprof/ is served, to every reader of the address: a profile shows the process's inside."`
 }
 
 // Log says what is logged and how.
@@ -148,7 +149,6 @@ func Default() Config {
 		},
 		Input: Input{Start: "earliest"},
 		Txn: Txn{
-			RecordsMax:     14_000,
 			BytesMax:       8 << 20,
 			IntervalMin:    Duration(5 * time.Millisecond),
 			Timeout:        Duration(30 * time.Second),
@@ -157,7 +157,7 @@ func Default() Config {
 		},
 		Effects:  Effects{Enabled: true, Lanes: 12, Retention: Duration(14 * day), KeysFor: Duration(90 * day)},
 		Postgres: Postgres{Schema: "pawl", Connections: 24},
-		Admin:    Admin{Listen: ":9090"},
+		Admin:    Admin{Listen: ":9090", Linger: Duration(90 * time.Second)},
 		Log:      Log{Level: "info", Format: "json"},
 	}
 }

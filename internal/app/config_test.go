@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -55,7 +56,7 @@ func TestLoadLaysDefaultsFileEnvironmentAndSetOverEachOther(t *testing.T) {
 		origin string
 	}{
 		"default": {
-			path: "txn.records_max", get: func(c Config) any { return c.Txn.RecordsMax }, want: 14_000, origin: "default",
+			path: "txn.drain_timeout", get: func(c Config) any { return c.Txn.DrainTimeout.Std() }, want: 25 * time.Second, origin: "default",
 		},
 		"default of an entry": {
 			path: "outputs.out.partitions", get: func(c Config) any { return c.Outputs["out"].Partitions }, want: int32(12), origin: "default",

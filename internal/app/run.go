@@ -71,6 +71,9 @@ func Run(ctx context.Context, conf Config, build Build, options Options, w io.Wr
 	wait.Go(func() { adminErr = s.admin.Run(rest) })
 	wait.Go(func() { telemetryErr = s.telemetry.Run(rest) })
 	err = s.runEngine(ctx)
+	if twin, ok := errors.AsType[*txn.TwinError](err); ok {
+		s.showTwin(ctx, twin)
+	}
 	if err == nil && ctx.Err() == nil {
 		log.Info("drained, resting until the process is told to end")
 		<-ctx.Done()
@@ -82,6 +85,21 @@ func Run(ctx context.Context, conf Config, build Build, options Options, w io.Wr
 	}
 	log.Info("stopped")
 	return nil
+}
+
+// showTwin keeps the operations HTTP up for some scrapes: a process that is fenced at once, ends and is
+// started again would never be seen by who scrapes it, and would take its name back from the other at
+// each start.
+func (s *service) showTwin(ctx context.Context, twin *txn.TwinError) {
+	linger := s.conf.Admin.Linger.Std()
+	s.telemetry.Twin()
+	s.log.Error("another process has our name: no work is done here, this process ends soon",
+		slog.String("member", twin.Member), slog.Any("err", twin.Err), slog.Duration("ends_in", linger),
+		slog.String("next", "give each process its own instance name (PROCESSOR_INSTANCE)"))
+	select {
+	case <-time.After(linger):
+	case <-ctx.Done():
+	}
 }
 
 // service is one running processor.

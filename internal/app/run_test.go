@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -285,6 +286,40 @@ func TestDrainLeavesTheGroupIfToldTo(t *testing.T) {
 			}
 			r.end()
 		})
+	}
+}
+
+// Of two processes with one name the one that is fenced again and again stays up for a while without work,
+// unready, and says what it is: monitoring would never see one that ends at once.
+func TestTwinStaysToBeSeen(t *testing.T) {
+	t.Parallel()
+	linger := func(c *Config) { c.Admin.Linger = Duration(time.Hour) } // ended by the order to stop
+	r := runWith(t, linger, Options{}, nothing)
+	r.line("starting")
+	r.awaitProbe("/readyz?verbose", http.StatusOK)
+	one := r.url
+
+	ctx, stop := context.WithCancel(t.Context())
+	twin := make(chan error, 1)
+	go func() { twin <- Run(ctx, r.conf, Build{}, Options{}, logLines(r.lines)) }()
+	r.line("starting")
+	two := r.url
+	r.line("another process has our name: no work is done here, this process ends soon")
+	twins := 0
+	for _, url := range []string{one, two} {
+		r.url = url
+		if _, metrics := r.ask(http.MethodGet, "/metrics", ""); strings.Contains(metrics, "\nprocessor_twin 1\n") {
+			twins++
+			r.awaitProbe("/readyz?verbose", http.StatusServiceUnavailable)
+		}
+	}
+	if twins != 1 {
+		t.Errorf("%d processes say that they have a twin, want the one that gave up", twins)
+	}
+	stop()
+	r.stop()
+	if told := fmt.Sprint(<-twin, <-r.done); !strings.Contains(told, "PROCESSOR_INSTANCE") {
+		t.Errorf("they ended with %s, want an error that says what to do", told)
 	}
 }
 

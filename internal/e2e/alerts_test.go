@@ -89,7 +89,7 @@ func (w *watchtower) first(t *testing.T, alert string, words map[string]string, 
 	return said
 }
 
-// Every metric and label that rules and dashboards live on is shown by a running service under load. Then the five
+// Every metric and label that rules and dashboards live on is shown by a running service under load. Then the six
 // faults that matter most are made, and each is seen by its alert, which ends when the fault does; the first
 // command of each runbook says what the runbook says it does.
 func TestAlertsFollowTheirFaults(t *testing.T) {
@@ -111,10 +111,11 @@ func TestAlertsFollowTheirFaults(t *testing.T) {
 	}
 	w.run(t, "txn", "abort", stranger, "--foreign", "--yes", "--reason", "test")
 
-	// The database is away.
+	// The database is away, and a twin fights for the name.
 	if err := w.database.Stop(); err != nil {
 		t.Fatal(err)
 	}
+	w.fightTwins(t)
 	w.prometheus.awaitFiring(t, "PawlLedgerUnreachable")
 	w.first(t, "PawlLedgerUnreachable", nil, "refused")
 	if err := w.database.Start(t.Context()); err != nil {
@@ -148,38 +149,27 @@ func (w *watchtower) hold(t *testing.T, topic string) string {
 	return id
 }
 
+// fightTwins starts a second process of our processor's name. Whichever is fenced three times stops working and stays
+// up to be scraped.
 func (w *watchtower) fightTwins(t *testing.T) {
+	t.Helper()
 	twin := w.rig.processor("a")
 	twin.starts, twin.settings = 100, w.processor.settings // its log is another one
 	twin.start(t)
-	w.fight(t, twin)
-	w.first(t, "PawlFencedTwin", nil, w.application+".a.")
-	w.settleTwins(t, twin)
-}
-
-// fight starts whichever of the twins ends again, as an orchestrator does, until their alert fires.
-func (w *watchtower) fight(t *testing.T, twin *processor) {
-	t.Helper()
 	w.prometheus.scrape(w.processor, twin)
-	testkit.WaitFor(t, alertTimeout, "PawlFencedTwin to fire", func() bool {
-		for _, one := range []*processor{w.processor, twin} {
-			if !one.alive() {
-				one.start(t)
-				w.prometheus.scrape(w.processor, twin)
-			}
+	w.prometheus.awaitFiring(t, "PawlFencedTwin")
+	w.first(t, "PawlFencedTwin", nil, w.application+".a.")
+	given := 0
+	for _, one := range []*processor{w.processor, twin} {
+		if one.metric("processor_twin") == 1 {
+			given++
 		}
-		firing, err := w.prometheus.firing()
-		return err == nil && slices.Contains(firing, "PawlFencedTwin")
-	})
-}
-
-// settleTwins ends the twin, and starts our own processor again if it was the one that gave up.
-func (w *watchtower) settleTwins(t *testing.T, twin *processor) {
-	t.Helper()
-	twin.kill()
-	if !w.processor.alive() {
-		w.processor.start(t)
+		one.kill()
 	}
+	if given != 1 {
+		t.Errorf("%d of two twins gave up, want one", given)
+	}
+	w.processor.start(t)
 	w.prometheus.scrape(w.processor)
 }
 
@@ -199,7 +189,6 @@ func TestEveryOtherAlertFollowsItsFault(t *testing.T) {
 		{"an endpoint is slow", w.slowEndpoint},
 		{"an effect is given up", w.giveUp},
 		{"a process has another configuration", w.differ},
-		{"two processes have one name", w.fightTwins},
 		{"no process is left", w.leaveNobody},
 		{"a process is started again and again", w.crashLoop},
 		{"the log was trimmed past the committed offset", w.trim},

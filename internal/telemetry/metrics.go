@@ -74,6 +74,7 @@ type metrics struct {
 
 	transactionDuration, transactionRecords, endToEnd prometheus.Histogram
 	retries, lagFailures                              prometheus.Counter
+	twin                                              prometheus.Gauge
 
 	exemplars exemplars // of transactions
 
@@ -146,6 +147,10 @@ func newMetrics(config Config) *metrics {
 			Namespace: namespace, Name: "fenced_total",
 			Help: "Times that a transactional id (producer), a member name (member) or the epoch of a transaction (epoch) was taken from us, by kind.",
 		}, []string{"kind"}),
+		twin: prometheus.NewGauge(prometheus.GaugeOpts{
+			Namespace: namespace, Name: "twin",
+			Help: "1 where this process found its name in use by another and does no work; it ends soon (admin.linger).",
+		}),
 		retries: prometheus.NewCounter(prometheus.CounterOpts{
 			Namespace: namespace, Name: "retries_total",
 			Help: "Polls and sessions that could not be had and are tried again.",
@@ -220,7 +225,7 @@ func (m *metrics) resolve(config Config) {
 func (m *metrics) collectors() []prometheus.Collector {
 	return append([]prometheus.Collector{
 		m.recordsVec, m.outputsVec, m.transactionsVec, m.rebalancesVec, m.rebuildsVec, m.deadLettersVec, m.suspectsVec,
-		m.handlerVec, m.transactionDuration, m.transactionRecords, m.endToEnd, m.fencedVec, m.retries, m.lagFailures,
+		m.handlerVec, m.transactionDuration, m.transactionRecords, m.endToEnd, m.fencedVec, m.twin, m.retries, m.lagFailures,
 	}, m.info...)
 }
 

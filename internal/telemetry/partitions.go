@@ -53,6 +53,9 @@ func (t *Telemetry) fenced(lane int, err error) {
 	}
 }
 
+// Twin says that the engine has ended because another process has its name.
+func (t *Telemetry) Twin() { t.metrics.twin.Set(1) }
+
 func (t *Telemetry) rebuilt(lane int, why txn.Reason) {
 	t.metrics.rebuildsVec.WithLabelValues(reasonLabel(why)).Inc()
 	if suppressed, pass := t.pass(context.Background(), slog.LevelWarn, kind{"session rebuilt", string(why)}); pass {

@@ -74,7 +74,7 @@ type Config struct {
 	ControlTopic    string
 
 	Lanes          int // 0: by cores and partitions
-	RecordsMax     int // per transaction
+	RecordsMax     int // per transaction; 0: by lanes
 	BytesMax       int64
 	IntervalMin    time.Duration // between commits while there is little to do
 	Timeout        time.Duration // transaction.timeout.ms
@@ -90,6 +90,10 @@ type Config struct {
 const (
 	lanesMax   = 64
 	recordsCap = 100_000
+	// recordsShared is what the lanes of a process may have in their transactions together, and
+	// recordsLeast what each may have however many they are, where the configuration names no number.
+	recordsShared = 28_000
+	recordsLeast  = 7_000
 	// endSlackMin is the least time that must be left for flush and end together.
 	endSlackMin = 2 * time.Second
 )
@@ -139,8 +143,8 @@ func (c Config) Validate() error {
 	if c.Lanes < 0 || c.Lanes > lanesMax {
 		bad("txn.lanes is %d, want 0..%d", c.Lanes, lanesMax)
 	}
-	if c.RecordsMax < 1 || c.RecordsMax > recordsCap {
-		bad("txn.records_max is %d, want 1..%d", c.RecordsMax, recordsCap)
+	if c.RecordsMax < 0 || c.RecordsMax > recordsCap {
+		bad("txn.records_max is %d, want 0..%d", c.RecordsMax, recordsCap)
 	}
 	if c.BytesMax < 1<<10 {
 		bad("txn.bytes_max is %d, want at least 1KiB", c.BytesMax)

@@ -3,6 +3,7 @@ package txn
 import (
 	"errors"
 	"math"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -50,7 +51,7 @@ func TestValidateNamesTheOperatorsKey(t *testing.T) {
 		"no effects topic":       {func(c *Config) { c.EffectsTopic = "" }, `endpoints are configured`},
 		"lanes below":            {func(c *Config) { c.Lanes = -1 }, `txn.lanes is -1, want 0..64`},
 		"lanes above":            {func(c *Config) { c.Lanes = lanesMax + 1 }, `txn.lanes is 65, want 0..64`},
-		"records below":          {func(c *Config) { c.RecordsMax = 0 }, `txn.records_max is 0`},
+		"records below":          {func(c *Config) { c.RecordsMax = -1 }, `txn.records_max is -1`},
 		"records above":          {func(c *Config) { c.RecordsMax = recordsCap + 1 }, `txn.records_max is 100001`},
 		"bytes":                  {func(c *Config) { c.BytesMax = 1023 }, `txn.bytes_max is 1023`},
 		"interval below":         {func(c *Config) { c.IntervalMin = -1 }, `txn.interval_min is -1ns`},
@@ -87,7 +88,7 @@ func TestValidateNamesTheOperatorsKey(t *testing.T) {
 // An operator corrects all of them at once, and sees the same text in every run.
 func TestValidateReportsEverythingInOneOrder(t *testing.T) {
 	t.Parallel()
-	err := Config{Lanes: -1, IntervalMin: -1}.Validate()
+	err := Config{Lanes: -1, RecordsMax: -1, IntervalMin: -1}.Validate()
 	if err == nil {
 		t.Fatal("an empty configuration is valid")
 	}
@@ -100,7 +101,7 @@ func TestValidateReportsEverythingInOneOrder(t *testing.T) {
 		}
 	}
 	for range 20 {
-		if again := (Config{Lanes: -1, IntervalMin: -1}).Validate(); again.Error() != err.Error() {
+		if again := (Config{Lanes: -1, RecordsMax: -1, IntervalMin: -1}).Validate(); again.Error() != err.Error() {
 			t.Fatalf("first\n%v\nthen\n%v", err, again)
 		}
 	}
@@ -163,14 +164,28 @@ func TestRule6MembersAreNamedForApplicationInstanceAndLane(t *testing.T) {
 func TestLanesFollowCoresAndPartitions(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ configured, partitions, least, most int }{
-		{0, 1, 1, 1},     // more lanes than partitions would be idle
-		{0, 0, 1, 1},     // never none
-		{0, 1000, 2, 64}, // one lane leaves the processor idle while it ends
-		{3, 1, 3, 3},     // as configured
+		{0, 1, 1, 1}, // more lanes than partitions would be idle
+		{0, 0, 1, 1}, // never none
+		{0, 1000, (runtime.GOMAXPROCS(0) + 1) / 2, lanesMax}, // one for two cores
+		{3, 1, 3, 3}, // as configured
 		{64, 1000, 64, 64},
 	} {
 		if got := (Config{Lanes: c.configured}).lanes(c.partitions); got < c.least || got > c.most {
 			t.Errorf("%d configured, %d partitions: %d lanes, want %d..%d", c.configured, c.partitions, got, c.least, c.most)
+		}
+	}
+}
+
+func TestLanesShareTheRecordsOfAProcess(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ configured, lanes, want int }{
+		{0, 1, 28_000},
+		{0, 2, 14_000},
+		{0, 64, 7_000}, // however many there are
+		{500, 2, 500},  // as configured, each
+	} {
+		if got := (Config{RecordsMax: c.configured}).recordsMax(c.lanes); got != c.want {
+			t.Errorf("%d configured, %d lanes: %d records each, want %d", c.configured, c.lanes, got, c.want)
 		}
 	}
 }

@@ -85,6 +85,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		partitions += n
 	}
 	count := c.lanes(partitions)
+	c.RecordsMax = c.recordsMax(count)
 	workers := max(1, runtime.GOMAXPROCS(0))
 	e.mu.Lock()
 	for number := range count {
@@ -98,14 +99,23 @@ func (e *Engine) Run(ctx context.Context) error {
 	return err
 }
 
-// lanes is the number of lanes to run: as configured, or one for each core, at least two, since one
-// lane leaves the processor idle while it waits for the end of its transaction. More lanes than
-// partitions would be idle.
+// lanes is the number of lanes to run: as configured, or one for two cores, since a lane keeps more
+// than one core busy (it fetches, handles and produces at the same time) and each has transactions of
+// its own, which cost the broker. More lanes than partitions would be idle.
 func (c Config) lanes(partitions int) int {
 	if c.Lanes > 0 {
 		return c.Lanes
 	}
-	return max(1, min(partitions, lanesMax, max(2, runtime.GOMAXPROCS(0))))
+	return max(1, min(partitions, lanesMax, (runtime.GOMAXPROCS(0)+1)/2))
+}
+
+// recordsMax is the most a transaction may have: as configured, or a lane's share of what keeps the
+// memory of a process within bounds.
+func (c Config) recordsMax(lanes int) int {
+	if c.RecordsMax > 0 {
+		return c.RecordsMax
+	}
+	return max(recordsLeast, recordsShared/lanes)
 }
 
 func (e *Engine) runLanes(ctx context.Context) error {
