@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -32,7 +33,8 @@ func TestMain(m *testing.M) {
 
 // program is the binary, built at its first use in this test process.
 type program struct {
-	tags string
+	tags   string
+	commit string // whose sources; empty: those that lie here
 
 	mu     sync.Mutex
 	folder string
@@ -44,6 +46,20 @@ var (
 	shipped   = &program{}
 	breakable = &program{tags: "failpoint"} // dies where it is told to
 )
+
+// older is the program of the commit before this one.
+var older = &program{commit: "HEAD~1"}
+
+// previous returns it, or skips the test where the clone has no such commit.
+func previous(t testing.TB) *program {
+	t.Helper()
+	if text, err := exec.Command("git", "cat-file", "-e", older.commit).CombinedOutput(); err != nil {
+		t.Skipf("there is no commit before this one in this clone: %v %s", err, text)
+	}
+	return older
+}
+
+func (p *program) String() string { return cmp.Or(p.commit, "today's") }
 
 // build returns the path of the binary as it is shipped.
 func build(t testing.TB) string {
@@ -73,11 +89,37 @@ func (p *program) compile() (string, error) {
 		return "", fmt.Errorf("build the program: %w", err)
 	}
 	p.folder = folder
+	sources := "../.."
+	if p.commit != "" {
+		sources = filepath.Join(folder, "sources")
+		if err := checkOut(p.commit, sources); err != nil {
+			return "", err
+		}
+	}
 	path := filepath.Join(folder, "processor")
-	if text, err := exec.Command("go", "build", "-tags", p.tags, "-o", path, "pawl/cmd/processor").CombinedOutput(); err != nil {
+	cmd := exec.Command("go", "build", "-tags", p.tags, "-o", path, "./cmd/processor")
+	cmd.Dir = sources
+	if text, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the program: %w\n%s", err, text)
 	}
 	return path, nil
+}
+
+// checkOut puts the sources of a commit into a new folder.
+func checkOut(commit, folder string) error {
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		return fmt.Errorf("check out %s: %w", commit, err)
+	}
+	archive := folder + ".tar"
+	for _, command := range [][]string{
+		{"git", "-C", "../..", "archive", "--output", archive, commit},
+		{"tar", "-x", "-f", archive, "-C", folder},
+	} {
+		if text, err := exec.Command(command[0], command[1:]...).CombinedOutput(); err != nil {
+			return fmt.Errorf("check out %s: %w\n%s", commit, err, text)
+		}
+	}
+	return nil
 }
 
 // observeSources looks at every source of the module. The go command repeats a passed test only when
@@ -104,7 +146,7 @@ func observeSources() error {
 	return nil
 }
 
-func removePrograms() error { return errors.Join(shipped.remove(), breakable.remove()) }
+func removePrograms() error { return errors.Join(shipped.remove(), breakable.remove(), older.remove()) }
 
 func (p *program) remove() error {
 	p.mu.Lock()
