@@ -23,7 +23,10 @@ const (
 	HeaderBusinessKey = "pawl-business-key" // only where the handler gave one
 	HeaderClass       = "pawl-class"        // at-least-once or at-most-once
 	HeaderContentType = "content-type"
-	HeaderTrace       = "traceparent" // the input's, where it has one (W3C Trace Context)
+
+	// On whatever comes of an input that has them (W3C Trace Context), see TraceOf.
+	HeaderTrace = "traceparent"
+	HeaderState = "tracestate"
 )
 
 // EffectFormat is the version of effect records that this release writes.

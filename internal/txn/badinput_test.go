@@ -129,9 +129,10 @@ func TestLargestRecordsThatAreNotRejectedFit(t *testing.T) {
 		for _, topic := range []string{outTopic, effectsTopic} {
 			w.recreate(topic, map[string]string{"max.message.bytes": strconv.Itoa(limit)})
 		}
+		trace := message.Trace{Parent: make([]byte, message.TraceParentMax), State: make([]byte, message.TraceStateMax)}
 		room := map[string]int{
-			"out":    limit - recordOverhead,
-			"effect": limit - recordOverhead - effectOverhead - len("payments"),
+			"out":    limit - recordOverhead - trace.Size(),
+			"effect": limit - recordOverhead - effectOverhead - len("payments") - trace.Size(),
 		}
 		w.config.Routes[0].Handler = handlerFunc(func(in message.In, out *message.Batch) error {
 			var kind string
@@ -148,7 +149,9 @@ func TestLargestRecordsThatAreNotRejectedFit(t *testing.T) {
 			return nil
 		})
 		for _, v := range []string{"out 0", "out 1", "effect 0", "effect 1"} {
-			if err := w.client.ProduceSync(context.Background(), &kgo.Record{Topic: inTopic, Value: []byte(v)}).FirstErr(); err != nil {
+			r := &kgo.Record{Topic: inTopic, Value: []byte(v), Headers: make([]kgo.RecordHeader, trace.Len())}
+			putTrace(r.Headers, trace)
+			if err := w.client.ProduceSync(context.Background(), r).FirstErr(); err != nil {
 				t.Fatal(err)
 			}
 		}

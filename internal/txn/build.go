@@ -109,7 +109,11 @@ func (b *builder) id(source message.Source, index int) []byte {
 }
 
 func (b *builder) output(r *kgo.Record, source message.Source, index int, out *message.Out, from []byte) *kgo.Record {
-	headers := b.headers.take(len(out.Headers) + 2)
+	var trace message.Trace
+	if len(r.Headers) > 0 && !slices.ContainsFunc(out.Headers, func(h message.Header) bool { return message.IsTrace(h.Key) }) {
+		trace = message.TraceOf(r.Headers)
+	}
+	headers := b.headers.take(len(out.Headers) + trace.Len() + 2)
 	n := 0
 	for _, h := range out.Headers {
 		if !strings.HasPrefix(h.Key, message.HeaderPrefix) {
@@ -117,6 +121,7 @@ func (b *builder) output(r *kgo.Record, source message.Source, index int, out *m
 			n++
 		}
 	}
+	n += putTrace(headers[n:], trace)
 	headers[n] = kgo.RecordHeader{Key: message.HeaderSource, Value: from}
 	headers[n+1] = kgo.RecordHeader{Key: message.HeaderID, Value: b.id(source, index)}
 
@@ -131,9 +136,23 @@ func (b *builder) output(r *kgo.Record, source message.Source, index int, out *m
 }
 
 const (
-	effectHeadersMax = 11
-	traceMax         = 128 // a traceparent has 55 bytes, later versions may have more; what is longer is none
+	effectHeadersMax = 10 + traceHeadersMax
+	traceHeadersMax  = 2
 )
+
+// putTrace writes the input's trace context and returns how many headers that took.
+func putTrace(headers []kgo.RecordHeader, trace message.Trace) int {
+	n := 0
+	if trace.Parent != nil {
+		headers[n] = kgo.RecordHeader{Key: message.HeaderTrace, Value: trace.Parent}
+		n++
+	}
+	if trace.State != nil {
+		headers[n] = kgo.RecordHeader{Key: message.HeaderState, Value: trace.State}
+		n++
+	}
+	return n
+}
 
 // effect writes the format that DESIGN.md beside this file lays down. The lane follows from the key
 // by the default partitioner: murmur2 of the order key, as for every other keyed record.
@@ -169,9 +188,7 @@ func (b *builder) effect(r *kgo.Record, source message.Source, index int, effect
 	if effect.BusinessKey != "" {
 		add(message.HeaderBusinessKey, []byte(effect.BusinessKey))
 	}
-	if i := slices.IndexFunc(r.Headers, func(h kgo.RecordHeader) bool { return h.Key == message.HeaderTrace }); i >= 0 && len(r.Headers[i].Value) <= traceMax {
-		add(message.HeaderTrace, r.Headers[i].Value)
-	}
+	n += putTrace(headers[n:], message.TraceOf(r.Headers))
 
 	record := &b.records.take(1)[0]
 	record.Topic, record.Value, record.Headers, record.Timestamp = b.config.EffectsTopic, effect.Body, headers[:n], r.Timestamp

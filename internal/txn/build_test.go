@@ -88,6 +88,45 @@ func TestOutputCarriesItsSourceAndID(t *testing.T) {
 	}
 }
 
+const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+// An output goes on with its input's trace, whatever the handler thinks of headers, unless it has given it one. What it
+// inherits follows from the record alone, so that the attempt after an abort writes the same.
+func TestOutputsGoOnWithTheTraceOfTheirInput(t *testing.T) {
+	t.Parallel()
+	in := []kgo.RecordHeader{
+		{Key: "other", Value: []byte("x")}, {Key: "tracestate", Value: []byte("a=1")}, {Key: "traceparent", Value: []byte(traceparent)},
+		{Key: "traceparent", Value: []byte("second")}, {Key: "tracestate", Value: []byte("second")},
+	}
+	long := []kgo.RecordHeader{{Key: "traceparent", Value: []byte(traceparent)}, {Key: "tracestate", Value: make([]byte, message.TraceStateMax+1)}}
+	for name, c := range map[string]struct {
+		in   []kgo.RecordHeader
+		own  []message.Header
+		want []string
+	}{
+		"both":                   {in, nil, []string{"traceparent=" + traceparent, "tracestate=a=1"}},
+		"beside the handler's":   {in, []message.Header{{Key: "h"}}, []string{"h=", "traceparent=" + traceparent, "tracestate=a=1"}},
+		"the handler's own":      {in, []message.Header{{Key: "traceparent", Value: []byte("own")}}, []string{"traceparent=own"}},
+		"only a state":           {in, []message.Header{{Key: "tracestate", Value: []byte("own")}}, []string{"tracestate=own"}},
+		"state too long":         {long, nil, []string{"traceparent=" + traceparent}},
+		"state without a parent": {in[1:2], nil, nil},
+		"parent too long":        {[]kgo.RecordHeader{{Key: "traceparent", Value: make([]byte, message.TraceParentMax+1)}, in[1]}, nil, nil},
+		"parent empty":           {[]kgo.RecordHeader{{Key: "traceparent"}, in[1]}, nil, nil},
+		"no headers":             {nil, nil, nil},
+	} {
+		r := &kgo.Record{Topic: inTopic, Partition: 3, Offset: 42, Timestamp: inputTime, Headers: c.in}
+		b := newTestBuilder()
+		for range 2 {
+			made := build(t, b, r, nil, func(b *message.Batch) { b.Emit(message.Out{Output: "out", Headers: c.own}) })
+			want := append(slices.Clone(c.want), "pawl-source=in/3/42", "pawl-id="+testSource.ID(0).String())
+			if got := text(made[0].Headers); !slices.Equal(got, want) {
+				t.Errorf("%s: headers %q, want %q", name, got, want)
+			}
+			b.reset()
+		}
+	}
+}
+
 func TestEffectRecordsHaveTheirFormat(t *testing.T) {
 	t.Parallel()
 	business := message.BusinessID("app", "payments", "charge:7").String()
@@ -106,7 +145,7 @@ func TestEffectRecordsHaveTheirFormat(t *testing.T) {
 		"everything given": {
 			message.Effect{Endpoint: "payments", OrderKey: []byte("customer"), BusinessKey: "charge:7", Class: message.AtMostOnce, ContentType: "text/plain", Body: []byte(`{"a":1}`)},
 			[]byte("order"), "customer",
-			[]string{"pawl-format=1", "pawl-id=" + business, "pawl-source=in/3/42", "pawl-index=1", "pawl-topic-id=" + topicID, "pawl-generation=3", "pawl-endpoint=payments", "pawl-class=at-most-once", "content-type=text/plain", "pawl-business-key=charge:7", "traceparent=00-trace-01"},
+			[]string{"pawl-format=1", "pawl-id=" + business, "pawl-source=in/3/42", "pawl-index=1", "pawl-topic-id=" + topicID, "pawl-generation=3", "pawl-endpoint=payments", "pawl-class=at-most-once", "content-type=text/plain", "pawl-business-key=charge:7", "traceparent=00-trace-01", "tracestate=a=1"},
 		},
 		"empty order key is one": {
 			message.Effect{Endpoint: "payments", OrderKey: []byte{}, Body: []byte(`{"a":1}`)},
@@ -121,9 +160,9 @@ func TestEffectRecordsHaveTheirFormat(t *testing.T) {
 	} {
 		r := &kgo.Record{Topic: inTopic, Partition: 3, Offset: 42, Key: c.inputKey, Timestamp: inputTime}
 		if name == "everything given" {
-			r.Headers = []kgo.RecordHeader{{Key: "other"}, {Key: "traceparent", Value: []byte("00-trace-01")}}
+			r.Headers = []kgo.RecordHeader{{Key: "other"}, {Key: "traceparent", Value: []byte("00-trace-01")}, {Key: "tracestate", Value: []byte("a=1")}}
 		} else {
-			r.Headers = []kgo.RecordHeader{{Key: "traceparent", Value: make([]byte, traceMax+1)}} // none that could be
+			r.Headers = []kgo.RecordHeader{{Key: "traceparent", Value: make([]byte, message.TraceParentMax+1)}} // none that could be
 		}
 		made := build(t, newTestBuilder(), r, nil, func(b *message.Batch) {
 			b.Emit(message.Out{Output: "out"})

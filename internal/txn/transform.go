@@ -287,12 +287,13 @@ func (t *transformer) inspect(w *worker, r *kgo.Record, from, outs, effects int)
 	if n := w.asked.Len() - from; n > entriesMax {
 		return &reject{RejectTooMany, fmt.Errorf("%d outputs and effects for one record, at most %d are allowed", n, entriesMax)}
 	}
+	inherited := message.TraceOf(r.Headers).Size()
 	for _, out := range w.asked.Outs()[outs:] {
 		topic, ok := t.config.Outputs[out.Output]
 		if !ok {
 			return &reject{RejectOutputUnknown, fmt.Errorf("the handler wrote to output %q, which outputs does not have", out.Output)}
 		}
-		if size := recordSize(out.Key, out.Value, out.Headers); size > t.sizes[topic] {
+		if size := recordSize(out.Key, out.Value, out.Headers) + inherited; size > t.sizes[topic] {
 			return &reject{RejectOutputTooLarge, fmt.Errorf("an output to %s needs up to %d bytes, max.message.bytes allows %d: raise it, restart, then redrive", topic, size, t.sizes[topic])}
 		}
 	}
@@ -300,7 +301,7 @@ func (t *transformer) inspect(w *worker, r *kgo.Record, from, outs, effects int)
 		if !t.hasEndpoint(effect.Endpoint) {
 			return &reject{RejectEndpointUnknown, fmt.Errorf("the handler called endpoint %q, which endpoints does not have", effect.Endpoint)}
 		}
-		if size := effectSize(r, &effect); size > t.sizes[t.config.EffectsTopic] {
+		if size := effectSize(r, &effect) + inherited; size > t.sizes[t.config.EffectsTopic] {
 			return &reject{RejectOutputTooLarge, fmt.Errorf("an effect needs up to %d bytes, max.message.bytes of %s allows %d: raise it, restart, then redrive", size, t.config.EffectsTopic, t.sizes[t.config.EffectsTopic])}
 		}
 	}
@@ -313,8 +314,8 @@ func (t *transformer) hasEndpoint(name string) bool {
 
 // recordOverhead is more than what a record, its batch and our own headers add to the handler's
 // bytes (record batch format v2: 61 bytes of batch, at most 60 of varints, and pawl-source and pawl-id).
-// effectOverhead is more than what an effect has beside them: nine more headers, and the source for a
-// key.
+// effectOverhead is more than what an effect has beside them: eight more headers, and the source for a
+// key. The trace context that an output or effect inherits is counted by itself.
 const (
 	recordOverhead = 512
 	effectOverhead = 768

@@ -114,6 +114,10 @@ var good = map[string]func() *world{
 		w.Calls[w.callOf(w.sameKey()[0])].Fence = 1000
 		return w
 	},
+	"outputs go on with the trace of their input": func() *world {
+		return traced(header(message.HeaderTrace, parent), header(message.HeaderState, "a=1"))
+	},
+	"outputs of releases that left the trace out": func() *world { return traced() },
 	"repeats are left out by the ledger": func() *world {
 		w := newWorld().run()
 		// Only effects, so that no output is there twice: what the ledger is protected from.
@@ -163,6 +167,27 @@ func swapped() *world {
 	a, b := w.callOf(effects[0]), w.callOf(effects[1])
 	w.Calls[a], w.Calls[b] = w.Calls[b], w.Calls[a]
 	return w
+}
+
+const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+// traced has an input with a trace, of which the output has these headers.
+func traced(carried ...message.Header) *world {
+	w := newWorld()
+	in := w.all(0)[0]
+	in.Headers = []message.Header{header("other", "x"), header(message.HeaderTrace, parent), header(message.HeaderState, "a=1")}
+	w.run()
+	found := 0
+	for _, r := range w.committed(outTopic) {
+		if o, _ := readOrigin(r.Headers); o.partition == 0 && o.offset == in.Offset {
+			r.Headers = slices.Concat(carried, r.Headers)
+			found++
+		}
+	}
+	if found != 1 {
+		panic("the traced input has not one output")
+	}
+	return w.finish()
 }
 
 func TestGoodHistoriesAreClean(t *testing.T) {
@@ -285,6 +310,10 @@ var bad = map[Verdict][]struct {
 		}, nil},
 	},
 	Corrupt: {
+		{"the trace of another", func() *world {
+			return traced(header(message.HeaderTrace, strings.Replace(parent, "b7", "b8", 1)), header(message.HeaderState, "a=1"))
+		}, nil},
+		{"half of its trace", func() *world { return traced(header(message.HeaderTrace, parent)) }, nil},
 		{"another value", func() *world {
 			w := newWorld().run()
 			w.committed(outTopic)[2].Value = []byte("something else")

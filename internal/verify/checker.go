@@ -327,6 +327,10 @@ func (c *Checker) expected(in *message.In, e message.Entry) fact {
 		}
 		f.topic = c.byName[c.plan.Outputs[out.Output]].number
 		f.digest = c.digest.record(at, out.Key, out.Value, out.Headers, false)
+		if trace := inherited(in, out); trace != nil {
+			f.extra = f.digest // releases before there were traces
+			f.digest = c.digest.record(at, out.Key, out.Value, slices.Concat(out.Headers, trace), false)
+		}
 		return f
 	}
 	effect := e.Effect
@@ -351,6 +355,22 @@ func (c *Checker) expected(in *message.In, e message.Entry) fact {
 		f.id = message.BusinessID(c.plan.Application, effect.Endpoint, effect.BusinessKey)
 	}
 	return f
+}
+
+// inherited gives the headers by which an output goes on with its input's trace, unless the handler has given it a
+// trace.
+func inherited(in *message.In, out *message.Out) (headers []message.Header) {
+	if slices.ContainsFunc(out.Headers, func(h message.Header) bool { return message.IsTrace(h.Key) }) {
+		return nil
+	}
+	trace := message.TraceOf(in.Headers)
+	if trace.Parent != nil {
+		headers = append(headers, message.Header{Key: message.HeaderTrace, Value: trace.Parent})
+	}
+	if trace.State != nil {
+		headers = append(headers, message.Header{Key: message.HeaderState, Value: trace.State})
+	}
+	return headers
 }
 
 // outcome takes an output, a dead letter or an effect.

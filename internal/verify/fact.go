@@ -38,7 +38,7 @@ type kind uint8
 const (
 	// By source.
 	factInput    kind = iota + 1 // a committed input; digest is of the whole record
-	factExpected                 // what the model makes of it
+	factExpected                 // what the model makes of it; extra is another digest that it may have, or 0
 	factSeen                     // what stands in a log
 	factRow                      // what stands in the ledger
 
