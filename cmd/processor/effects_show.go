@@ -132,7 +132,7 @@ func (c *cli) showEffect(s *app.ShownEffect, most int) error {
 		{"attempts", strconv.Itoa(s.Attempts)},
 	}
 	for _, row := range [][]string{
-		{"business key", printable(s.BusinessKey)}, {"first", s.First}, {"waits for", describeWait(s.ListedEffect)}, {"error", printable(s.Error)}, {"traceparent", printable(s.Trace)},
+		{"business key", printable(s.BusinessKey)}, {"first", s.First}, {"waits for", describeWait(s.ListedEffect)}, {"error", printable(s.Error)}, {"traceparent", printable(s.Trace)}, {"tracestate", printable(s.TraceState)},
 	} {
 		if row[1] != "" {
 			rows = append(rows, row)

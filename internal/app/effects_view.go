@@ -85,6 +85,7 @@ type ShownEffect struct {
 	ListedEffect
 	Class       string         `json:"class"`
 	Trace       string         `json:"traceparent,omitempty"`
+	TraceState  string         `json:"tracestate,omitempty"`
 	First       string         `json:"first,omitempty"` // the first effect with this business key
 	ContentType string         `json:"content_type"`
 	BodyBytes   int            `json:"body_bytes"`
@@ -113,7 +114,7 @@ type ShownAttempt struct {
 // ShowEffect shows all of an effect, with what was ordered about it.
 func ShowEffect(e *ledger.Effect, audit []outbox.Audit) ShownEffect {
 	shown := ShownEffect{
-		ListedEffect: ListEffect(e), Class: string(e.Intent.Class), Trace: e.Intent.Trace,
+		ListedEffect: ListEffect(e), Class: string(e.Intent.Class), Trace: e.Intent.Trace, TraceState: e.Intent.TraceState,
 		ContentType: e.Intent.ContentType, BodyBytes: len(e.Intent.Body), Body: e.Intent.Body, History: []ShownAttempt{}, Audit: ListAudit(audit),
 	}
 	if twin := e.Intent.Twin; twin != nil {

@@ -28,6 +28,7 @@ type Intent struct {
 	Key         []byte // order key
 	Body        []byte // exact bytes of the call
 	Trace       string // traceparent of the input, "" where there is none
+	TraceState  string // its tracestate, "" where there is none; never without Trace
 	At          time.Time
 
 	Twin *Twin // an earlier intent with the same endpoint and business key; found by the ledger

@@ -27,6 +27,7 @@ const (
 	fieldContentType
 	fieldBusinessKey // the first that may be missing
 	fieldTrace
+	fieldState
 	fields
 )
 
@@ -35,6 +36,7 @@ var fieldNames = [fields]string{
 	fieldIndex: message.HeaderIndex, fieldTopicID: message.HeaderTopicID, fieldGeneration: message.HeaderGeneration,
 	fieldEndpoint: message.HeaderEndpoint, fieldClass: message.HeaderClass, fieldContentType: message.HeaderContentType,
 	fieldBusinessKey: message.HeaderBusinessKey, fieldTrace: message.HeaderTrace,
+	fieldState: message.HeaderState,
 }
 
 // Decode reads an effects record in the format that internal/txn/DESIGN.md lays down. It is strict,
@@ -49,8 +51,8 @@ func Decode(record *kgo.Record) (outbox.Intent, error) {
 		Lane: record.Partition, Offset: record.Offset, At: record.Timestamp.UTC(),
 		Endpoint: string(values[fieldEndpoint]), Class: class(values[fieldClass]),
 		ContentType: contentType(values[fieldContentType]), BusinessKey: string(values[fieldBusinessKey]),
-		Trace: trace(values[fieldTrace]),
 	}
+	intent.Trace, intent.TraceState = trace(values[fieldTrace], values[fieldState])
 	var problems [6]error
 	intent.ID, problems[0] = parseID(values[fieldID])
 	intent.Source, problems[1] = message.ParseSource(string(values[fieldSource]))
@@ -78,8 +80,8 @@ func split(headers []kgo.RecordHeader) (values [fields][]byte, has [fields]bool,
 		switch {
 		case field >= 0 && !has[field]:
 			values[field], has[field] = header.Value, true
-		case field == fieldTrace:
-			// The one name that others write too; the first is ours.
+		case field == fieldTrace || field == fieldState:
+			// The names that others write too; the first is ours.
 		case field >= 0:
 			err = fmt.Errorf("header %s is there twice", header.Key)
 		case strings.HasPrefix(header.Key, message.HeaderPrefix):
@@ -184,13 +186,18 @@ func parseNumber(field int, text []byte) (int, error) {
 	return n, nil
 }
 
-// trace keeps a traceparent that can be a header of a call. It came in with the input, so that anybody
-// may have written it; an effect without a trace is as good as one with it.
-func trace(value []byte) string {
-	for _, c := range value {
-		if c <= ' ' || c > '~' {
-			return ""
-		}
+// trace keeps a trace context that can be headers of a call. It came in with the input, so that anybody may have
+// written it; an effect without a trace is as good as one with it.
+func trace(parent, state []byte) (string, string) {
+	printable := func(text []byte, from byte) bool {
+		return !bytes.ContainsFunc(text, func(r rune) bool { return r < rune(from) || r > '~' })
 	}
-	return string(value)
+	switch {
+	case len(parent) == 0 || !printable(parent, '!'):
+		return "", ""
+	case !printable(state, ' '):
+		return string(parent), ""
+	default:
+		return string(parent), string(bytes.Trim(state, " "))
+	}
 }

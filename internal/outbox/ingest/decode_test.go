@@ -29,6 +29,7 @@ func golden() *kgo.Record {
 			{Key: "content-type", Value: []byte("text/plain")},
 			{Key: "pawl-business-key", Value: []byte("charge:17")},
 			{Key: "traceparent", Value: []byte("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")},
+			{Key: "tracestate", Value: []byte("a=1,b=2")},
 		},
 	}
 }
@@ -42,7 +43,7 @@ func TestEffectsRecordIsRead(t *testing.T) {
 		},
 		Index: 2, Endpoint: "payments", Class: message.AtMostOnce, ContentType: "text/plain", BusinessKey: "charge:17",
 		Key: []byte("customer-7"), Body: []byte(`{"amount":5}`), At: time.UnixMilli(1_700_000_000_123).UTC(),
-		Trace: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+		Trace: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", TraceState: "a=1,b=2",
 	}
 	got, err := Decode(golden())
 	if err != nil {
@@ -58,6 +59,7 @@ func TestHeadersThatMayBeMissing(t *testing.T) {
 	for name, change := range map[string]func(*kgo.Record){
 		"no business key":      without("pawl-business-key"),
 		"no trace":             without("traceparent"),
+		"no state of a trace":  without("tracestate"),
 		"headers of an agent":  with("baggage", "x=y"),
 		"no body":              func(r *kgo.Record) { r.Value = nil },
 		"an empty key":         func(r *kgo.Record) { r.Key = []byte{} },
@@ -122,8 +124,15 @@ func TestTraceThatCannotBeAHeaderIsDropped(t *testing.T) {
 	for _, bad := range []string{"00-0af\r\nAuthorization: x", "00-\x00", "a b", "ü"} {
 		r := golden()
 		with("traceparent", bad)(r)
-		if intent, err := Decode(r); err != nil || intent.Trace != "" {
-			t.Errorf("trace %q became %q, %v", bad, intent.Trace, err)
+		if intent, err := Decode(r); err != nil || intent.Trace != "" || intent.TraceState != "" {
+			t.Errorf("trace %q became %q and %q, %v", bad, intent.Trace, intent.TraceState, err)
+		}
+	}
+	for state, want := range map[string]string{"a=1\r\nAuthorization: x": "", "a=\x00": "", "a=ü": "", " a=1, b=2 ": "a=1, b=2"} {
+		r := golden()
+		with("tracestate", state)(r)
+		if intent, err := Decode(r); err != nil || intent.Trace == "" || intent.TraceState != want {
+			t.Errorf("state %q became %q of %q, %v", state, intent.TraceState, intent.Trace, err)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package ledger
 import (
 	"encoding/binary"
 	"fmt"
+	"strings"
 	"time"
 
 	"pawl/internal/message"
@@ -147,13 +148,24 @@ func (p *packer) appendEffect(i *outbox.Intent) {
 		b = appendText(b, storable(i.BusinessKey))
 	}
 	if i.Trace != "" {
-		b = appendText(b, storable(i.Trace))
+		b = appendText(b, storable(joinTrace(i)))
 	}
 	if i.Twin != nil {
 		b = binary.AppendVarint(b, int64(i.Twin.Lane))
 		b = binary.AppendVarint(b, i.Twin.Offset)
 	}
 	p.buf = appendText(b, i.Body)
+}
+
+// traceBreak stands between traceparent and tracestate, which are one field: a traceparent has none in it. A release
+// that does not know this takes the whole for a traceparent that is none, and sends calls without it.
+const traceBreak = " "
+
+func joinTrace(i *outbox.Intent) string {
+	if i.TraceState == "" {
+		return i.Trace
+	}
+	return i.Trace + traceBreak + i.TraceState
 }
 
 func flagsOf(i *outbox.Intent) (flags byte) {
@@ -261,7 +273,8 @@ func (r *effectReader) intent(lane int32) (i outbox.Intent) {
 		i.BusinessKey = original(string(r.text()))
 	}
 	if flags&hasTrace != 0 {
-		i.Trace = original(string(r.text()))
+		// Releases that did not know a tracestate wrote the traceparent alone.
+		i.Trace, i.TraceState, _ = strings.Cut(original(string(r.text())), traceBreak)
 	}
 	if flags&hasTwin != 0 {
 		i.Twin = &outbox.Twin{Lane: int32(r.varint()), Offset: r.varint(), Same: flags&isTwinSame != 0} //nolint:gosec // as it was written

@@ -32,6 +32,9 @@ func someIntents(random *rand.Rand, lane int32, n int) []outbox.Intent {
 			At:   time.UnixMicro(random.Int64N(1<<50) - 1<<49).UTC(),
 			Body: make([]byte, random.IntN(300)),
 		}
+		if intent.Trace != "" {
+			intent.TraceState = pick("", "a=1,b=2", "a=1, b=2")
+		}
 		for k := range intent.ID {
 			intent.ID[k] = byte(random.Uint32())
 		}

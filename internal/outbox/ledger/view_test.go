@@ -85,6 +85,7 @@ func scanShown(row pgx.CollectableRow) (i outbox.Intent, err error) {
 	for _, text := range []*string{&i.Source.Topic, &i.Endpoint, &i.ContentType, &i.BusinessKey, &i.Trace} {
 		*text = original(*text)
 	}
+	i.Trace, i.TraceState, _ = strings.Cut(i.Trace, traceBreak)
 	i.At, i.Class = at.UTC(), map[int16]message.Class{1: message.AtLeastOnce, 2: message.AtMostOnce}[class]
 	if twinLane != nil {
 		i.Twin = &outbox.Twin{Lane: *twinLane, Offset: *twinOffset, Same: *same}

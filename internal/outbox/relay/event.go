@@ -101,7 +101,7 @@ func (e *event) encode() ([]byte, error) {
 }
 
 // recordOverhead is more than what a record and its batch add to keys, values and headers (record batch
-// format v2: 61 bytes of batch, at most 60 of varints, and for each of three headers its name and 10).
+// format v2: 61 bytes of batch, at most 60 of varints, and for each of four headers its name and 10).
 const recordOverhead = 512
 
 // record makes the event of an outcome, for a topic that takes limit bytes. What does not fit loses the
@@ -118,6 +118,9 @@ func record(topic string, limit int, r outbox.Result) (*kgo.Record, *Trimmed, er
 	if r.Intent.Trace != "" {
 		made.Headers = append(made.Headers, kgo.RecordHeader{Key: message.HeaderTrace, Value: []byte(r.Intent.Trace)})
 	}
+	if r.Intent.TraceState != "" {
+		made.Headers = append(made.Headers, kgo.RecordHeader{Key: message.HeaderState, Value: []byte(r.Intent.TraceState)})
+	}
 	e := newEvent(r)
 	var trimmed *Trimmed
 	for {
@@ -125,7 +128,7 @@ func record(topic string, limit int, r outbox.Result) (*kgo.Record, *Trimmed, er
 		if made.Value, err = e.encode(); err != nil {
 			return nil, nil, &haltError{err}
 		}
-		size := recordOverhead + len(made.Key) + len(made.Value) + len(r.Intent.Trace)
+		size := recordOverhead + len(made.Key) + len(made.Value) + len(r.Intent.Trace) + len(r.Intent.TraceState)
 		switch {
 		case size <= limit:
 			return made, trimmed, nil

@@ -88,7 +88,7 @@ func TestLargeEventLosesItsAnswerFirst(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	full := len(whole.Value) + len(whole.Key) + len(of.Trace) + recordOverhead
+	full := len(whole.Value) + len(whole.Key) + len(of.Trace) + len(of.TraceState) + recordOverhead
 	for _, c := range []struct {
 		limit            int
 		answer, error    bool
@@ -112,7 +112,7 @@ func TestLargeEventLosesItsAnswerFirst(t *testing.T) {
 			continue
 		}
 		value := string(made.Value)
-		if size := len(made.Value) + len(made.Key) + len(of.Trace) + recordOverhead; size > c.limit {
+		if size := len(made.Value) + len(made.Key) + len(of.Trace) + len(of.TraceState) + recordOverhead; size > c.limit {
 			t.Errorf("limit %d: the event needs %d", c.limit, size)
 		}
 		if strings.Contains(value, "cnJycnJycn") != c.answer || strings.Contains(value, "eeeee") != c.error || strings.Contains(value, `"truncated":true`) == c.answer {

@@ -94,7 +94,7 @@ func intent(lane int32, offset int64) outbox.Intent {
 	return outbox.Intent{
 		Lane: lane, Offset: offset, ID: source.ID(0), Source: source, Endpoint: "payments", Class: message.AtLeastOnce,
 		ContentType: "application/json", Key: fmt.Appendf(nil, "key-%d", offset%7), Body: fmt.Appendf(nil, `{"charge":%d}`, offset),
-		Trace: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", At: time.Now(),
+		Trace: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", TraceState: "a=1,b=2", At: time.Now(),
 	}
 }
 

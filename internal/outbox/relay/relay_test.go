@@ -50,6 +50,7 @@ func TestEventCarriesItsEffect(t *testing.T) {
 				{Key: message.HeaderID, Value: []byte(of.ID.String())},
 				{Key: message.HeaderFormat, Value: []byte("1")},
 				{Key: message.HeaderTrace, Value: []byte(of.Trace)},
+				{Key: message.HeaderState, Value: []byte(of.TraceState)},
 			}
 			if string(r.Key) != string(of.Key) || fmt.Sprint(r.Headers) != fmt.Sprint(want) {
 				w.t.Errorf("event %d has key %s and headers %v, want %s and %v", i, r.Key, r.Headers, of.Key, want)

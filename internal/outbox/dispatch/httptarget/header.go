@@ -18,6 +18,7 @@ const (
 	headerFence       = "Pawl-Fence"
 	headerOrder       = "Pawl-Order"
 	headerTrace       = "Traceparent"
+	headerState       = "Tracestate"
 	headerContentType = "Content-Type"
 	headerAgent       = "User-Agent"
 	headerHookID      = "Webhook-Id"
@@ -34,7 +35,7 @@ const agent = "pawl"
 var (
 	reservedPrefixes = []string{"Pawl-", "Webhook-", "Proxy-"}
 	reservedNames    = []string{
-		headerKey, "X-Idempotency-Key", headerTrace, "Tracestate", headerContentType,
+		headerKey, "X-Idempotency-Key", headerTrace, headerState, headerContentType,
 		"Accept-Encoding", "Connection", "Content-Encoding", "Content-Length", "Expect", "Host", "Http2-Settings",
 		"Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
 	}

@@ -32,7 +32,7 @@ func call(change func(*outbox.Call)) outbox.Call {
 		Intent: outbox.Intent{
 			Lane: 5, Offset: 1234, ID: source.ID(1), Source: source, Index: 1, Endpoint: "payments",
 			Class: message.AtLeastOnce, ContentType: "application/json", Key: []byte("customer"),
-			Body: []byte("{\"a\": 1.0,\r\n \"b\":\"\x00\xff\"}"), Trace: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+			Body: []byte("{\"a\": 1.0,\r\n \"b\":\"\x00\xff\"}"), Trace: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", TraceState: "a=1, b=2",
 		},
 	}
 	if change != nil {

@@ -65,6 +65,10 @@ func (t *Target) request(b []byte, call *outbox.Call, now time.Time) (request, e
 	if validTrace(intent.Trace) {
 		b = append(b, "\r\n"+headerTrace+": "...)
 		b = append(b, intent.Trace...)
+		if intent.TraceState != "" && validValue(intent.TraceState) {
+			b = append(b, "\r\n"+headerState+": "...)
+			b = append(b, intent.TraceState...)
+		}
 	}
 	if t.secrets != nil {
 		id, seconds := intent.ID.String(), strconv.FormatInt(now.Unix(), 10)

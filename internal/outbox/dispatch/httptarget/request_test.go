@@ -69,7 +69,7 @@ func TestHeadIsWhatWasMeantWhateverGoesIntoIt(t *testing.T) {
 				Lane: rapid.Int32().Draw(t, "lane"), Offset: rapid.Int64().Draw(t, "offset"),
 				ID:    message.ID(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "id")),
 				Class: message.Class(rapid.SampledFrom([]string{"at-least-once", "at-most-once", "\r\nX: y"}).Draw(t, "class")), ContentType: nasty.Draw(t, "content"),
-				Trace: trace.Draw(t, "trace"), BusinessKey: nasty.Draw(t, "key"), Endpoint: nasty.Draw(t, "endpoint"),
+				Trace: trace.Draw(t, "trace"), TraceState: nasty.Draw(t, "state"), BusinessKey: nasty.Draw(t, "key"), Endpoint: nasty.Draw(t, "endpoint"),
 				Body: []byte(nasty.Draw(t, "body")),
 			},
 		}
@@ -119,6 +119,9 @@ func TestHeadIsWhatWasMeantWhateverGoesIntoIt(t *testing.T) {
 		}
 		if validTrace(it.Intent.Trace) {
 			want["Traceparent"] = []string{it.Intent.Trace}
+			if it.Intent.TraceState != "" && validValue(it.Intent.TraceState) {
+				want["Tracestate"] = []string{it.Intent.TraceState}
+			}
 		}
 		if it.Intent.Class != message.AtLeastOnce {
 			want["Connection"] = []string{"close"}

@@ -5,7 +5,7 @@
 //
 // The body is the intent's, byte for byte. Headers: Idempotency-Key (the intent's id), Pawl-Attempt,
 // Pawl-Fence (epoch of the tenure: a receiver that remembers the highest one can refuse a paused
-// sender), Pawl-Order (lane:offset), traceparent where the input had a well-formed one, Content-Type,
+// sender), Pawl-Order (lane:offset), traceparent where the input had a well-formed one and then its tracestate, Content-Type,
 // the configured headers, and where secrets are configured the three headers of Standard Webhooks.
 //
 // # What may happen to it on the way

@@ -37,7 +37,7 @@ func TestCallCarriesItsHeadersAndNothingElse(t *testing.T) {
 	want := http.Header{
 		"Authorization": {"Bearer abc"}, "X-Shop": {"9"}, "User-Agent": {"pawl"},
 		"Idempotency-Key": {source.ID(1).String()}, "Pawl-Attempt": {"2"}, "Pawl-Fence": {"7"}, "Pawl-Order": {"5:1234"},
-		"Traceparent": {"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}, "Content-Type": {"application/json"},
+		"Traceparent": {"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}, "Tracestate": {"a=1, b=2"}, "Content-Type": {"application/json"},
 		"Content-Length": {strconv.Itoa(len(call(nil).Intent.Body))},
 	}
 	got := r.seen()
@@ -132,8 +132,8 @@ func TestTraceThatIsNoneIsLeftOut(t *testing.T) {
 			t.Fatalf("trace %q: %+v", trace, answer)
 		}
 		header := r.seen()[before].header
-		if got := header["Traceparent"]; sent != (len(got) == 1 && got[0] == trace) || header.Get("X") != "" {
-			t.Errorf("trace %q: sent %q", trace, got)
+		if got := header["Traceparent"]; sent != (len(got) == 1 && got[0] == trace) || sent != (header.Get("Tracestate") != "") || header.Get("X") != "" {
+			t.Errorf("trace %q: sent %q and state %q", trace, got, header["Tracestate"])
 		}
 	}
 }

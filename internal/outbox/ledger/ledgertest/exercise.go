@@ -334,6 +334,7 @@ func content(x *exercise) {
 	x.must(x.store.Seed(ctx, someLane, topicID, 100))
 	b := batch(someLane, 100, 400, 100, 250, 399)
 	b.Intents[1].Class, b.Intents[1].BusinessKey, b.Intents[1].Trace = message.AtMostOnce, "charge:ü 7", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	b.Intents[1].TraceState = "congo=t61rcWkgMzE, rojo=00f067aa0ba902b7"
 	b.Intents[1].Body = []byte{0, 1, 2, 0xff, 0}
 	b.Intents[2].ContentType, b.Intents[2].Key = "text/plain; charset=utf-8", []byte{0xff, 0}
 	b.Intents[2].Source.ReplayGeneration, b.Intents[2].Index = 0, 12345
