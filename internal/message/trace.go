@@ -41,6 +41,20 @@ func TraceOf[H ~struct {
 // function of the record and the handler alone, so that a record that is done again has the same ones.
 func IsTrace(name string) bool { return name == HeaderTrace || name == HeaderState }
 
+// Sampled reports that whoever began the trace has it recorded, which is the lowest bit of the flags.
+func (t Trace) Sampled() bool {
+	const flags = 54 // the second digit of theirs, in every version
+	if len(t.Parent) <= flags {
+		return false
+	}
+	switch t.Parent[flags] {
+	case '1', '3', '5', '7', '9', 'b', 'd', 'f':
+		return true
+	default:
+		return false
+	}
+}
+
 // Len is the number of headers that the context takes.
 func (t Trace) Len() int {
 	switch {

@@ -48,6 +48,7 @@ func TestCopyAllocatesNothingForEachRecord(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				newStory(tr.config).saw(part.records) // nobody wants one
 				for i, r := range part.records {
 					source.Topic, source.Partition, source.Offset = r.Topic, r.Partition, r.Offset
 					if err := b.build(r, source, &part.outcomes[i], "copy", func(*kgo.Record) { made++ }); err != nil {

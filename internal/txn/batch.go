@@ -12,13 +12,14 @@ import (
 type batch struct {
 	records []*kgo.Record // without control records
 	bytes   int64
-	ends    map[place]int64 // next offset per partition, control records included
+	begins  map[place]int64 // first offset per partition, control records included
+	ends    map[place]int64 // next offset per partition, likewise
 	stable  map[place]int64 // last stable offset per partition, as of its newest fetch
 	first   time.Time       // when its first record was polled
 }
 
 func newBatch() *batch {
-	return &batch{ends: map[place]int64{}, stable: map[place]int64{}}
+	return &batch{begins: map[place]int64{}, ends: map[place]int64{}, stable: map[place]int64{}}
 }
 
 // add takes what one poll returned.
@@ -46,6 +47,9 @@ func (b *batch) addPartition(topic string, p *kgo.FetchPartition) {
 		}
 		b.records = append(b.records, r)
 		b.bytes += int64(len(r.Key) + len(r.Value))
+	}
+	if _, known := b.ends[at]; !known {
+		b.begins[at] = p.Records[0].Offset
 	}
 	b.ends[at] = p.Records[len(p.Records)-1].Offset + 1
 	b.stable[at] = p.LastStableOffset
@@ -78,6 +82,7 @@ func (b *batch) oldest() *kgo.Record {
 func (b *batch) reset() {
 	clear(b.records)
 	b.records, b.bytes, b.first = b.records[:0], 0, time.Time{}
+	clear(b.begins)
 	clear(b.ends)
 	clear(b.stable)
 }

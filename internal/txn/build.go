@@ -45,6 +45,15 @@ func (b *builder) reset() {
 	b.rejects = b.rejects[:0]
 }
 
+// count is the number of records that were made.
+func (b *builder) count() int {
+	n := 0
+	for _, p := range b.produced {
+		n += p.Records
+	}
+	return n
+}
+
 // tooLarge says that a record can't even be dead-lettered.
 type tooLarge struct {
 	at  place

@@ -16,6 +16,9 @@ type Hooks struct {
 	Rejected func(Rejected) // once per dead letter, after the commit
 	Ended    func(Ended)    // once per transaction
 
+	// Stories makes Ended carry a Story. That costs a look at the headers of every record.
+	Stories bool
+
 	Assigned func(lane int, partitions map[string][]int32)
 	Revoked  func(lane int, partitions map[string][]int32)
 	Lost     func(lane int, partitions map[string][]int32)
@@ -114,6 +117,7 @@ type Ended struct {
 	Oldest   time.Time      // the oldest record's timestamp; zero for a batch of control records only
 	Source   message.Source // where that record stands; its Topic is empty for a batch of control records only
 	Err      error          // of an abort or an unknown outcome, where there was one
+	Story    *Story         // nil unless Hooks.Stories is set
 }
 
 // Halted tells of a partition that no longer moves, until an operator acts.

@@ -36,6 +36,7 @@ type lane struct {
 	bytesEach   int64            // moving average of a record's size
 	handled     []Handled        // of the batch in work
 	unreadable  unreadable
+	story       *story // nil where nobody wants it
 
 	mu     sync.Mutex // what follows is written on the client's goroutine too
 	tenure *tenure    // of the session that we have; nil between sessions
@@ -86,7 +87,7 @@ func newLane(c Config, number, workers int, plain *kgo.Client, memory suspectSto
 	l := &lane{
 		config: c, number: number, plain: plain, memory: memory,
 		transformer: newTransformer(c, sizes, workers), builder: newBuilder(c, sizes),
-		batch: newBatch(), pace: newPace(c), marks: map[place]marked{},
+		batch: newBatch(), pace: newPace(c), story: newStory(c), marks: map[place]marked{},
 		ids: map[string][16]byte{}, fresh: map[place]fresh{},
 		state: LaneStatus{Lane: number, Phase: PhaseOpening, Since: time.Now(), Partitions: map[string][]int32{}},
 	}
@@ -328,6 +329,7 @@ func (l *lane) transact(session Session) (verdict, Reason, error) {
 // be the reason of the failure.
 func (l *lane) fill(session Session) (cause Reason, blame bool, err error) {
 	b := l.batch
+	l.story.begin()
 	if err := l.mark(); err != nil {
 		return ReasonSuspects, false, err
 	}
@@ -338,6 +340,7 @@ func (l *lane) fill(session Session) (cause Reason, blame bool, err error) {
 	for part, err := range l.transformer.run(b.records, l.topicID, l.bisect.poison, l.pace.perRecord) {
 		took += part.took
 		l.noteHandled(part)
+		l.story.saw(part.records)
 		switch {
 		case errors.Is(err, errSlow):
 			l.pace.slow(len(b.records), took)
@@ -355,6 +358,7 @@ func (l *lane) fill(session Session) (cause Reason, blame bool, err error) {
 			}
 		}
 	}
+	l.story.filled()
 	l.pace.handled(len(b.records), took)
 	if n := int64(len(b.records)); n > 0 {
 		l.bytesEach = max(1, (l.bytesEach+b.bytes/n)/2)
@@ -389,7 +393,7 @@ func (l *lane) report(next verdict, cause Reason, e ending, err error, begun tim
 	now := time.Now()
 	ended := Ended{
 		Lane: l.number, Outcome: Aborted, Reason: reasonOf(e, cause), Records: len(b.records), Bytes: b.bytes,
-		Duration: now.Sub(begun), Err: errors.Join(err, e.err),
+		Duration: now.Sub(begun), Err: errors.Join(err, e.err), Story: l.story.tell(b, l.builder, now),
 	}
 	if r := b.oldest(); r != nil {
 		ended.Oldest = r.Timestamp

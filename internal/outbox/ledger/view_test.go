@@ -4,6 +4,7 @@ package ledger
 
 import (
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
