@@ -74,6 +74,10 @@ Exit code 2: the configuration is wrong. Exit code 3: the brokers are not ready 
 func (c *cli) check(ctx context.Context, connect bool) error {
 	conf, origins, err := app.Load(c.loadOptions())
 	problems, _ := errors.AsType[app.Problems](err)
+	if tracing := app.CheckTracing(c.env); tracing != nil {
+		problems = append(problems, tracing...)
+		err = problems
+	}
 	result := checked{OK: err == nil, Problems: []problem{}}
 	for _, p := range slices.Concat(problems, origins.Warnings()) {
 		result.Problems = append(result.Problems, newProblem(p))

@@ -37,6 +37,9 @@ signal ends it at once; that too loses nothing, its open transaction is aborted 
 			if _, err := c.kafkaConfig(conf).Options(); err != nil {
 				return usage(err)
 			}
+			if problems := app.CheckTracing(c.env); problems != nil {
+				return usage(problems)
+			}
 			// Without a limit there is nothing to set, and nothing to say.
 			_, _ = memlimit.Set(memlimit.WithRatio(memoryShare), memlimit.WithProvider(memlimit.FromCgroup))
 			b := thisBuild()

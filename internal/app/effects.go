@@ -106,7 +106,7 @@ func (s *service) openEffects(ctx context.Context, client []kgo.Opt, registry *p
 		tenures: map[int32]outbox.Tenure{},
 	}
 	e.watch = newIngestWatch(c.EffectsTopic(), s.kafka, s.client, func() []ingest.Status { return e.ingester.Status() })
-	if err := e.assemble(c, client, s.telemetry, registry); err != nil { //nolint:contextcheck // nothing runs yet
+	if err := e.assemble(c, client, s.telemetry, s.tracing, registry); err != nil { //nolint:contextcheck // nothing runs yet
 		e.close()
 		return nil, fmt.Errorf("configure the effect ledger: %w", err)
 	}
@@ -114,7 +114,7 @@ func (s *service) openEffects(ctx context.Context, client []kgo.Opt, registry *p
 }
 
 // assemble makes the parts and joins them by their hooks.
-func (e *effects) assemble(c Config, client []kgo.Opt, watch *telemetry.Telemetry, registry *prometheus.Registry) (err error) {
+func (e *effects) assemble(c Config, client []kgo.Opt, watch *telemetry.Telemetry, tracing *telemetry.Tracing, registry *prometheus.Registry) (err error) {
 	e.telemetry, err = telemetry.NewLedger(watch, telemetry.LedgerConfig{
 		Registry: registry, Endpoints: c.EndpointNames(), Backlog: e.backlog,
 		Waiting: e.watch.waiting, Retention: c.Effects.Retention.Std(),
@@ -123,7 +123,7 @@ func (e *effects) assemble(c Config, client []kgo.Opt, watch *telemetry.Telemetr
 		Relay:    func() relay.Status { return e.relay.Status() },
 	})
 	if err == nil {
-		err = e.openDispatcher(c)
+		err = e.openDispatcher(c, tracing)
 	}
 	if err == nil {
 		e.relay, err = relay.New(relay.Config{
@@ -151,7 +151,7 @@ func (e *effects) assemble(c Config, client []kgo.Opt, watch *telemetry.Telemetr
 // again takes its lanes up at once.
 func (c Config) owner() string { return c.Application + "." + c.Instance }
 
-func (e *effects) openDispatcher(c Config) (err error) {
+func (e *effects) openDispatcher(c Config, tracing *telemetry.Tracing) (err error) {
 	config := dispatch.Config{
 		Store: e.ledger, Endpoints: map[string]dispatch.Endpoint{}, Owner: c.owner(),
 		LeaseTTL: leaseMin, DrainTimeout: c.Txn.DrainTimeout.Std(), StrangerAgeMax: strangerAge,
@@ -168,7 +168,7 @@ func (e *effects) openDispatcher(c Config) (err error) {
 		}
 		e.targets = append(e.targets, target)
 		config.Endpoints[name] = dispatch.Endpoint{
-			Target: target, Timeout: endpoint.Timeout.Std(), AttemptsMax: endpoint.AttemptsMax, AgeMax: endpoint.AgeMax.Std(),
+			Target: tracing.Target(name, target), Timeout: endpoint.Timeout.Std(), AttemptsMax: endpoint.AttemptsMax, AgeMax: endpoint.AgeMax.Std(),
 			Concurrency: endpoint.Concurrency, Rate: endpoint.Rate, OnDead: dispatch.OnDead(endpoint.OnDead),
 		}
 		config.LeaseTTL = max(config.LeaseTTL, endpoint.Timeout.Std()+leaseSpare)

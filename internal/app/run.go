@@ -10,7 +10,9 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -113,6 +115,7 @@ type service struct {
 	effects   *effects // nil where this process has no ledger
 	admin     *admin.Server
 	telemetry *telemetry.Telemetry
+	tracing   *telemetry.Tracing // nil where it is off
 	drained   chan struct{} // closed by the order to drain
 
 	mu        sync.Mutex
@@ -138,7 +141,12 @@ func open(ctx context.Context, conf Config, build Build, told Options, log *slog
 		return nil, fmt.Errorf("configure kafka: %w", err)
 	}
 	registry := prometheus.NewRegistry()
-	s.telemetry, err = telemetry.New(conf.telemetry(registry, build, log, newWatch(conf, s.kafka, s.client, s.status)))
+	s.tracing, err = conf.tracing(ctx, build)
+	if err == nil {
+		watched := conf.telemetry(registry, build, log, newWatch(conf, s.kafka, s.client, s.status))
+		watched.Tracing = s.tracing
+		s.telemetry, err = telemetry.New(watched)
+	}
 	if err == nil {
 		err = s.openEngine(options)
 	}
@@ -355,6 +363,41 @@ func (c Config) telemetry(registry *prometheus.Registry, build Build, log *slog.
 		config.Routes = append(config.Routes, telemetry.Route{Handler: route.Handler, Topics: route.Topics})
 	}
 	return config
+}
+
+// CheckTracing says everything that is wrong with the OTEL_* variables of an environment, nil where nothing is.
+func CheckTracing(env []string) (problems Problems) {
+	_, err := telemetry.ReadTracing(func(name string) string {
+		for _, pair := range env {
+			if key, value, _ := strings.Cut(pair, "="); key == name {
+				return value
+			}
+		}
+		return ""
+	})
+	joined, several := errors.AsType[interface {
+		error
+		Unwrap() []error
+	}](err)
+	if !several {
+		return nil
+	}
+	for _, one := range joined.Unwrap() {
+		name, text, _ := strings.Cut(one.Error(), " ")
+		problems = append(problems, Problem{Origin: Origin{Kind: FromEnv, Name: name}, Text: text})
+	}
+	return problems
+}
+
+// tracing is configured by the environment alone, as everywhere else with OpenTelemetry.
+func (c Config) tracing(ctx context.Context, build Build) (*telemetry.Tracing, error) {
+	told, err := telemetry.ReadTracing(os.Getenv)
+	if err != nil {
+		return nil, err
+	}
+	return telemetry.OpenTracing(ctx, telemetry.TracingConfig{
+		Settings: told, Application: c.Application, Instance: c.Instance, Group: c.Group(), Version: build.Version, Results: c.ResultsTopic(),
+	})
 }
 
 // engine gives the engine's own configuration.

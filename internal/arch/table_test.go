@@ -105,10 +105,11 @@ var table = map[string]rule{
 		tests:   []string{"outbox/ledger/ledgertest"},
 	},
 
-	// Hooks turned into metrics and log lines. It knows the hook types of txn, txn does not know it.
+	// Hooks turned into metrics, spans and log lines. It knows the hook types of txn, txn does not know it. What
+	// OpenTelemetry is nobody else knows.
 	"telemetry": {
 		inside:  []string{"txn", "message", "outbox", "outbox/dispatch", "outbox/ingest", "outbox/relay"},
-		outside: []string{"prometheus"},
+		outside: []string{"prometheus", "otel"},
 		tests:   []string{"kgo"}, // the brokers' errors, whose kinds it counts
 	},
 
@@ -132,7 +133,7 @@ var table = map[string]rule{
 			"verify", // what a check must find follows from the configuration
 		},
 		outside: []string{"yaml", "jsonschema", "kgo", "kadm", "kprom", "pgx", "prometheus", "sync"},
-		tests:   []string{"kfake", "json"},
+		tests:   []string{"kfake", "json", "otlp"},
 	},
 
 	// Real Kafka and Postgres as processes of this machine. Shipped: `processor dev` and bench start
@@ -223,6 +224,8 @@ var families = map[string][]string{
 	"kadm":         {"github.com/twmb/franz-go/pkg/kadm"},
 	"kfake":        {"github.com/twmb/franz-go/pkg/kfake"},
 	"kprom":        {"github.com/twmb/franz-go/plugin/kprom"},
+	"otel":         {"go.opentelemetry.io/otel"},
+	"otlp":         {"go.opentelemetry.io/proto/otlp", "google.golang.org/protobuf"}, // what a collector is sent
 	"prometheus":   {"github.com/prometheus/client_golang", "github.com/prometheus/client_model", "github.com/prometheus/common"},
 	"pgx":          {"github.com/jackc/pgx"},
 	"goose":        {"github.com/pressly/goose/v3"},

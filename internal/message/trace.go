@@ -41,13 +41,16 @@ func TraceOf[H ~struct {
 // function of the record and the handler alone, so that a record that is done again has the same ones.
 func IsTrace(name string) bool { return name == HeaderTrace || name == HeaderState }
 
-// Sampled reports that whoever began the trace has it recorded, which is the lowest bit of the flags.
-func (t Trace) Sampled() bool {
+// Sampled reports that whoever began the trace has it recorded.
+func (t Trace) Sampled() bool { return IsSampled(t.Parent) }
+
+// IsSampled reads that off a traceparent: it is the lowest bit of the flags.
+func IsSampled[T string | []byte](parent T) bool {
 	const flags = 54 // the second digit of theirs, in every version
-	if len(t.Parent) <= flags {
+	if len(parent) <= flags {
 		return false
 	}
-	switch t.Parent[flags] {
+	switch parent[flags] {
 	case '1', '3', '5', '7', '9', 'b', 'd', 'f':
 		return true
 	default:

@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"pawl/internal/txn"
 )
 
@@ -40,14 +42,15 @@ func (t *Telemetry) rejected(rejected txn.Rejected) {
 func (t *Telemetry) ended(ended txn.Ended) {
 	now := time.Now()
 	t.metrics.transactions.of(transactionKey{ended.Outcome, ended.Reason}).Inc()
-	t.metrics.observe(ended, now)
+	span := t.tracing.transaction(&ended)
+	t.metrics.observe(ended, span, now)
 	t.recent.add(ended, now)
 	t.countRecords(ended)
 	switch ended.Outcome {
 	case txn.Committed:
 		t.facts.setCommitted(now)
 		if t.log.Enabled(context.Background(), slog.LevelDebug) {
-			t.log.LogAttrs(context.Background(), slog.LevelDebug, "transaction committed", endedAttrs(ended)...)
+			t.log.LogAttrs(context.Background(), slog.LevelDebug, "transaction committed", endedAttrs(ended, span)...)
 		}
 	case txn.Aborted:
 		level := slog.LevelWarn
@@ -55,11 +58,11 @@ func (t *Telemetry) ended(ended txn.Ended) {
 			level = slog.LevelInfo // every deployment brings some
 		}
 		if suppressed, pass := t.pass(context.Background(), level, kind{"transaction aborted", string(ended.Reason)}); pass {
-			t.log.LogAttrs(context.Background(), level, "transaction aborted", append(endedAttrs(ended), suppressed)...)
+			t.log.LogAttrs(context.Background(), level, "transaction aborted", append(endedAttrs(ended, span), suppressed)...)
 		}
 	case txn.Unknown:
 		if suppressed, pass := t.pass(context.Background(), slog.LevelWarn, kind{"transaction outcome unknown", string(ended.Reason)}); pass {
-			t.log.LogAttrs(context.Background(), slog.LevelWarn, "transaction outcome unknown", append(endedAttrs(ended), suppressed)...)
+			t.log.LogAttrs(context.Background(), slog.LevelWarn, "transaction outcome unknown", append(endedAttrs(ended, span), suppressed)...)
 		}
 	}
 }
@@ -80,13 +83,16 @@ func (t *Telemetry) countRecords(ended txn.Ended) {
 	})
 }
 
-func endedAttrs(ended txn.Ended) []slog.Attr {
+func endedAttrs(ended txn.Ended, span trace.SpanContext) []slog.Attr {
 	attrs := []slog.Attr{
 		slog.Int("lane", ended.Lane), slog.Int("records", ended.Records), slog.Int64("bytes", ended.Bytes),
 		slog.Float64("seconds", ended.Duration.Seconds()),
 	}
 	if ended.Reason != txn.ReasonNone {
 		attrs = append(attrs, slog.String("reason", string(ended.Reason)))
+	}
+	if span.IsValid() {
+		attrs = append(attrs, slog.String("trace_id", span.TraceID().String()))
 	}
 	if ended.Err != nil {
 		attrs = append(attrs, slog.Any("err", ended.Err))

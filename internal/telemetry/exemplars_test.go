@@ -1,9 +1,12 @@
 package telemetry
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"pawl/internal/message"
 	"pawl/internal/outbox/dispatch"
@@ -80,5 +83,39 @@ func TestObservationWithoutExemplarCostsNoAllocations(t *testing.T) {
 	// One in a second makes its labels, and a hundred transactions may take a second where the machine is busy.
 	if allocations := testing.AllocsPerRun(100, commit); allocations > 1 {
 		t.Errorf("%v allocations a transaction, want at most 1", allocations)
+	}
+}
+
+// Whoever finds a slow transaction in a histogram finds its trace.
+func TestExemplarOfATracedTransactionNamesItsTrace(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tracing := openTracing(t, tracetest.NewInMemoryExporter(), envSampler, "parentbased_always_off")
+		b := newBench(t, func(c *Config) { c.Tracing = tracing })
+		b.hooks.Ended(ended())
+		b.hooks.Ended(ended(from(20, sampled, "")))
+		span := (<-tracing.queue.spans).SpanContext().TraceID().String()
+		found := b.exemplars(t, "processor_transaction_duration_seconds")
+		if len(found) != 1 || found[0][exemplarTrace] != span || found[0][exemplarSource] != "in/1/20" {
+			t.Errorf("exemplars %v, want trace %s of in/1/20", found, span)
+		}
+	})
+}
+
+// A topic may have a name of 249 bytes, an exemplar takes 128 characters in all, and the client panics at more.
+func TestExemplarOfALongTopicIsLeftOut(t *testing.T) {
+	t.Parallel()
+	tracing := openTracing(t, tracetest.NewInMemoryExporter(), envSampler, "parentbased_always_off")
+	b := newBench(t, func(c *Config) { c.Tracing = tracing })
+	e := ended()
+	e.Source.Topic = strings.Repeat("t", 249)
+	b.hooks.Ended(e)
+	if found := b.exemplars(t, "processor_transaction_duration_seconds"); len(found) != 0 {
+		t.Errorf("exemplars %v of a topic that no exemplar can name", found)
+	}
+	e.Story.Traced = []txn.Traced{from(20, sampled, "")}
+	b.hooks.Ended(e)
+	if found := b.exemplars(t, "processor_transaction_duration_seconds"); len(found) != 1 || found[0][exemplarTrace] == "" || found[0][exemplarSource] != "" {
+		t.Errorf("exemplars %v, want the trace alone", found)
 	}
 }

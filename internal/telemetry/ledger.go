@@ -245,9 +245,9 @@ func (l *LedgerTelemetry) Dispatch(hooks dispatch.Hooks) dispatch.Hooks {
 	}
 	own.Answered = func(answered dispatch.Answered) {
 		sink := l.sink(answered.Endpoint)
-		l.attempts.WithLabelValues(sink, answerOf(answered)).Inc()
+		l.attempts.WithLabelValues(sink, answerOf(answered.Status)).Inc()
 		if delivery := l.delivery.WithLabelValues(sink); l.exemplars.due(time.Now()) {
-			observeAs(delivery, answered.Duration.Seconds(), exemplarEffect, fmt.Sprintf("%d:%d", answered.Lane, answered.Offset))
+			observeAs(delivery, answered.Duration.Seconds(), prometheus.Labels{exemplarEffect: effectName(answered.Lane, answered.Offset)})
 		} else {
 			delivery.Observe(answered.Duration.Seconds())
 		}
@@ -293,6 +293,7 @@ func (l *LedgerTelemetry) Relay() relay.Hooks {
 		Relayed: func(relayed relay.Relayed) {
 			l.events.Add(float64(relayed.Events))
 			l.skipped.Add(float64(relayed.Skipped))
+			l.t.tracing.relayed(&relayed)
 		},
 		Diverged: func(diverged relay.Diverged) {
 			l.diverged.Inc()
@@ -332,13 +333,13 @@ func (l *LedgerTelemetry) line(level slog.Level, message, label string, lane int
 	l.t.log.LogAttrs(context.Background(), level, message, append(attrs, suppressed)...) //nolint:sloglint // every caller's is a constant
 }
 
-func answerOf(a dispatch.Answered) string {
+func answerOf(status int) string {
 	switch {
-	case a.Status == 0:
+	case status == 0:
 		return answerNone
-	case a.Status >= statusAccepted && a.Status < statusRedirects:
+	case status >= statusAccepted && status < statusRedirects:
 		return answerAccepted
-	case a.Status >= statusServer, a.Status == 408, a.Status == 409, a.Status == 425, a.Status == 429:
+	case status >= statusServer, status == 408, status == 409, status == 425, status == 429:
 		return answerLater
 	default:
 		return answerRefused

@@ -64,6 +64,7 @@ type deadLetterKey struct{ topic, reason string }
 type metrics struct {
 	recordsVec, outputsVec, transactionsVec, rebalancesVec *prometheus.CounterVec
 	rebuildsVec, deadLettersVec, suspectsVec, fencedVec    *prometheus.CounterVec
+	spansVec                                               *prometheus.CounterVec
 	handlerVec                                             *prometheus.HistogramVec
 
 	records      children[recordKey, prometheus.Counter]
@@ -77,6 +78,7 @@ type metrics struct {
 	twin                                              prometheus.Gauge
 
 	exemplars exemplars // of transactions
+	traced    exemplars // of those whose spans are recorded
 
 	info []prometheus.Collector
 }
@@ -111,6 +113,10 @@ func newMetrics(config Config) *metrics {
 			Namespace: namespace, Name: "suspected_batches_total",
 			Help: "Batches shrunk to find a record that does harm, by the reason of the last abort.",
 		}, []string{"reason"}),
+		spansVec: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: namespace, Name: "spans_total",
+			Help: "Spans by what became of them: exported, or dropped because the queue was full (queue_full) or the collector did not take them (failed).",
+		}, []string{"outcome"}),
 		handlerVec: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Namespace: namespace, Name: "handler_duration_seconds",
 			Help:                            "Time that a handler took for its share of one batch.",
@@ -208,6 +214,9 @@ func (m *metrics) resolve(config Config) {
 	for _, kind := range rebalanceKinds() {
 		m.rebalancesVec.WithLabelValues(kind)
 	}
+	for _, outcome := range spanOutcomes() {
+		m.spansVec.WithLabelValues(outcome)
+	}
 	for _, fence := range txn.Fences() {
 		m.fencedVec.WithLabelValues(string(fence))
 	}
@@ -224,7 +233,7 @@ func (m *metrics) resolve(config Config) {
 
 func (m *metrics) collectors() []prometheus.Collector {
 	return append([]prometheus.Collector{
-		m.recordsVec, m.outputsVec, m.transactionsVec, m.rebalancesVec, m.rebuildsVec, m.deadLettersVec, m.suspectsVec,
+		m.recordsVec, m.outputsVec, m.transactionsVec, m.rebalancesVec, m.rebuildsVec, m.deadLettersVec, m.suspectsVec, m.spansVec,
 		m.handlerVec, m.transactionDuration, m.transactionRecords, m.endToEnd, m.fencedVec, m.twin, m.retries, m.lagFailures,
 	}, m.info...)
 }

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -59,6 +60,8 @@ type Config struct {
 	// Held is asked as often: how long readers of topics have been held back by an open transaction.
 	// nil asks nothing.
 	Held func(ctx context.Context) (map[string]time.Duration, error)
+
+	Tracing *Tracing // nil where it is off
 }
 
 // Telemetry holds the metrics and the log of one process.
@@ -66,6 +69,7 @@ type Telemetry struct {
 	log     *slog.Logger
 	limiter *limiter
 	metrics *metrics
+	tracing *Tracing
 	facts   *facts
 	shares  *shares
 	recent  recent
@@ -89,6 +93,7 @@ func New(config Config) (*Telemetry, error) {
 		log:     config.Log,
 		limiter: newLimiter(),
 		metrics: newMetrics(config),
+		tracing: config.Tracing,
 		facts:   &facts{status: config.Status},
 		shares:  &shares{lanes: map[int][]txn.Handled{}},
 	}
@@ -99,6 +104,9 @@ func New(config Config) (*Telemetry, error) {
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	if t.tracing != nil {
+		t.tracing.attach(t)
 	}
 	return t, nil
 }
@@ -111,6 +119,7 @@ func (t *Telemetry) Hooks() txn.Hooks {
 		Produced:  t.produced,
 		Rejected:  t.rejected,
 		Ended:     t.ended,
+		Stories:   t.tracing != nil,
 		Assigned:  t.assigned,
 		Revoked:   t.revoked,
 		Lost:      t.lost,
@@ -122,11 +131,17 @@ func (t *Telemetry) Hooks() txn.Hooks {
 	}
 }
 
-// Run asks the brokers and reports log lines that were suppressed, until ctx ends. It returns nil.
+// Run asks the brokers, reports log lines that were suppressed and sends spans, until ctx ends. Then it sends the last
+// spans, within a few seconds. It returns nil.
 func (t *Telemetry) Run(ctx context.Context) error {
 	ticker := time.NewTicker(lagInterval)
 	defer ticker.Stop()
 	defer t.reportSuppressed(ctx, true)
+	if t.tracing != nil {
+		var sending sync.WaitGroup
+		sending.Go(func() { t.tracing.queue.run(ctx) })
+		defer sending.Wait()
+	}
 	for {
 		t.lag.put(ctx, t)
 		t.held.put(ctx, t)

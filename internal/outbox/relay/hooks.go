@@ -1,6 +1,10 @@
 package relay
 
-import "time"
+import (
+	"time"
+
+	"pawl/internal/outbox"
+)
 
 // Hooks is the one seam for metrics, logs and tests. Every field is optional. They run on the goroutine of
 // a lane, so they must be brief and safe for concurrent use by several lanes. No error holds a payload.
@@ -29,6 +33,7 @@ type Relayed struct {
 	Skipped int   // outcomes that had been told before the ledger was restored
 	Bytes   int64 // keys and values of the events
 	Took    time.Duration
+	Results []outbox.Result // what was told or skipped; for the time of the call, and not to be changed
 }
 
 // Diverged tells of a ledger that was restored from a backup or made anew, or of a lost progress record.

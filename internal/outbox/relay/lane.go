@@ -340,7 +340,7 @@ func (l *lane) tell(producer *producer, results []outbox.Result) error {
 	l.failures, l.beaten = 0, false
 	l.resize(results, relayed.Bytes)
 	l.committed(relayed)
-	relayed.Took = time.Since(begun)
+	relayed.Took, relayed.Results = time.Since(begun), results
 	if l.config.Hooks.Relayed != nil {
 		l.config.Hooks.Relayed(relayed)
 	}
