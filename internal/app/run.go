@@ -116,7 +116,7 @@ type service struct {
 	admin     *admin.Server
 	telemetry *telemetry.Telemetry
 	tracing   *telemetry.Tracing // nil where it is off
-	drained   chan struct{} // closed by the order to drain
+	drained   chan struct{}      // closed by the order to drain
 
 	mu        sync.Mutex
 	preflight error // nil once it has passed

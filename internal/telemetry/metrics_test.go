@@ -168,7 +168,8 @@ where that is no short lower-case word, or there are too many of them, it is ` +
 ## Exemplars
 
 A scrape in the OpenMetrics format has examples in its histograms, at most one a second: ` + "`source`" + ` is the oldest record
-of a transaction as topic/partition/offset, ` + "`effect`" + ` an effect as ` + "`processor effects show`" + ` takes it.
+of a transaction as topic/partition/offset, ` + "`effect`" + ` an effect as ` + "`processor effects show`" + ` takes it, ` + "`trace_id`" + `
+the trace of a transaction that is recorded (see [tracing](tracing.md)). What an exemplar has no room for, it does not name.
 `)
 	return text.Bytes()
 }

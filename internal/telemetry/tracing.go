@@ -88,7 +88,7 @@ const (
 	attrSampled   = attribute.Key("pawl.transaction.sampled") // input records with a trace that is recorded
 	attrOutcome   = attribute.Key("pawl.outcome")
 	attrReason    = attribute.Key("pawl.reason")
-	attrEffect    = attribute.Key("pawl.effect") // lane:offset, as `processor effects show` takes it
+	attrEffect    = attribute.Key("pawl.effect")             // lane:offset, as `processor effects show` takes it
 	attrAge       = attribute.Key("pawl.effect.age_seconds") // since it was put on its topic
 	attrEndpoint  = attribute.Key("pawl.endpoint")
 	attrAttempt   = attribute.Key("pawl.attempt")
