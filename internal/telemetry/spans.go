@@ -133,7 +133,7 @@ func (d *tracedTarget) Send(ctx context.Context, call outbox.Call) outbox.Answer
 	if d.t.config.Settings.parentBased && intent.Trace != "" && !message.IsSampled(intent.Trace) {
 		return d.next.Send(ctx, call) // what the SDK would find out too, for more than the call costs us
 	}
-	parent := trace.ContextWithRemoteSpanContext(context.Background(), carried{intent.Trace, intent.TraceState}.point())
+	parent := propagation.TraceContext{}.Extract(ctx, carried{intent.Trace, intent.TraceState})
 	_, span := d.t.tracer.Start(parent, "deliver "+d.endpoint, trace.WithSpanKind(trace.SpanKindClient))
 	if !span.IsRecording() {
 		return d.next.Send(ctx, call)

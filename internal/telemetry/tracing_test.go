@@ -66,11 +66,11 @@ func openTracing(t testing.TB, exporter sdktrace.SpanExporter, pairs ...string) 
 }
 
 // traced makes spans and gives those that were made, in the order of their ends.
-func traced(t testing.TB, make func(*Tracing), pairs ...string) tracetest.SpanStubs {
+func traced(t testing.TB, work func(*Tracing), pairs ...string) tracetest.SpanStubs {
 	t.Helper()
 	exporter := tracetest.NewInMemoryExporter()
 	tracing := openTracing(t, &keeping{exporter}, pairs...)
-	make(tracing)
+	work(tracing)
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
 	tracing.queue.run(ended)
@@ -85,7 +85,7 @@ func (*keeping) Shutdown(context.Context) error { return nil }
 // attributes shows them so that they can be compared.
 func attributes(span tracetest.SpanStub) (lines []string) {
 	for _, a := range span.Attributes {
-		lines = append(lines, string(a.Key)+"="+a.Value.Emit())
+		lines = append(lines, string(a.Key)+"="+a.Value.String())
 	}
 	slices.Sort(lines)
 	return lines
@@ -277,9 +277,9 @@ func TestResultsAreOneSpanWithLinksToTheInputs(t *testing.T) {
 
 // stuck is a collector that takes nothing until it is told to, or until its time is up.
 type stuck struct {
-	entered, go_ chan struct{}
-	mu           sync.Mutex
-	took         int
+	entered, open chan struct{}
+	mu            sync.Mutex
+	took          int
 }
 
 func (s *stuck) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
@@ -288,7 +288,7 @@ func (s *stuck) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) 
 	default:
 	}
 	select {
-	case <-s.go_:
+	case <-s.open:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -307,7 +307,7 @@ func TestCollectorThatIsAwayBlocksNobody(t *testing.T) {
 	for _, back := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			const queue, batch, sent = 8, 4, 20
-			collector := &stuck{entered: make(chan struct{}, 1), go_: make(chan struct{})}
+			collector := &stuck{entered: make(chan struct{}, 1), open: make(chan struct{})}
 			tracing := openTracing(t, collector, envQueueMax, "8", envBatchMax, "4", envDelay, "1000", envTimeout, "600000")
 			b := newBench(t, func(c *Config) { c.Tracing = tracing })
 			ctx, cancel := context.WithCancel(t.Context())
@@ -330,7 +330,7 @@ func TestCollectorThatIsAwayBlocksNobody(t *testing.T) {
 			}
 			exported := 0.0
 			if back {
-				close(collector.go_)
+				close(collector.open)
 				exported = batch + queue
 			}
 			begun := time.Now()
