@@ -38,6 +38,12 @@ var good = map[string]func() *world{
 		w.process(w.all(0)[2:6], 1, true)
 		return w.finish()
 	},
+	"input set back by an operator": func() *world {
+		w := newWorld().run()
+		w.plan.Repeated = []Range{{Topic: inTopic, Partition: 0, From: 2, To: 6}}
+		w.process(w.all(0)[2:6], 0, true)
+		return w.finish()
+	},
 	"business key comes twice": func() *world {
 		w := newWorld()
 		w.input(0, "business 1")
@@ -247,6 +253,12 @@ var bad = map[Verdict][]struct {
 	Duplicate: {
 		{"a batch is committed twice", func() *world {
 			w := newWorld().run()
+			w.process(w.all(1)[2:4], 0, true)
+			return w.finish()
+		}, nil},
+		{"more came again than an operator had set back", func() *world {
+			w := newWorld().run()
+			w.plan.Repeated = []Range{{Topic: inTopic, Partition: 1, From: 3, To: 6}}
 			w.process(w.all(1)[2:4], 0, true)
 			return w.finish()
 		}, nil},

@@ -43,6 +43,10 @@ type Plan struct {
 	// Restored says that the ledger went back in time: what was called or told since may have been
 	// called again, and be told otherwise than the ledger has it.
 	Restored bool
+	// Repeated are inputs that were processed again on purpose, or may have been: an operator or the start policy
+	// set offsets back under the same replay generation. What was made of them may be committed more than once, and
+	// behind what was made of later ones. Their effects may not be ingested twice.
+	Repeated []Range
 	// Shared says that others write to the output topics, too, or that the application once read other
 	// inputs: what is of none of the inputs, or carries none of their ids, is not judged.
 	Shared bool

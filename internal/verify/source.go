@@ -96,6 +96,13 @@ func (c *Checker) judgeSource(k key, facts []fact) error {
 
 func (j *judgement) place() Place { return Place{j.topic.name, j.partition, j.offset} }
 
+// repeated tells whether it may have been processed more than once.
+func (j *judgement) repeated() bool {
+	return slices.ContainsFunc(j.c.plan.Repeated, func(r Range) bool {
+		return r.Topic == j.topic.name && r.Partition == j.partition && j.offset >= r.From && j.offset < r.To
+	})
+}
+
 func (j *judgement) modelled() bool { return j.input != nil && j.input.has(flagModelled) }
 
 func (j *judgement) judge() {
@@ -203,6 +210,9 @@ func (j *judgement) judgeGeneration(generation int) {
 				continue
 			}
 			twice = true
+			if j.repeated() {
+				continue
+			}
 			j.c.findings.add(Duplicate, j.c.at(o.fact), "%s of %s is committed twice: first at %s (producer %d, epoch %d), again here (producer %d, epoch %d)",
 				j.name(want), j.place(), j.c.at(first.fact), first.producer, first.epoch, o.producer, o.epoch)
 		}
@@ -291,7 +301,7 @@ func (j *judgement) compare(want *fact, got *outcome) {
 		c.findings.add(Lost, j.place(), "%s must be on %s%s and is not: the input is committed, and so is the offset %d behind it", j.name(want), c.topics[want.topic].name, because(want.text), bounds.Committed)
 		return
 	}
-	if got.has(flagBehind) {
+	if got.has(flagBehind) && !j.repeated() {
 		c.findings.add(Reordered, c.at(got.fact), "this was made from %s and stands behind what was made from offset %d of the same partition", j.place(), got.number)
 	}
 	switch {
