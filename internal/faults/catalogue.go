@@ -46,7 +46,7 @@ var clients = []Fault{
 	},
 	{ID: "F14", Name: "the transactional id of an idle lane expires", Expected: "a new session, no suspicion, nothing twice", Tests: in("txn", "RealBrokerForgetsAnIdleLane"), Lacks: "a second process that takes the forgotten id at the same moment (KAFKA-18019)"},
 	{ID: "F15", Name: "the producer id of an idle lane expires", Expected: "as above", Tests: in("txn", "RealBrokerForgetsAnIdleLane")},
-	{ID: "F16", Name: "the group's offsets are gone", Expected: "under `fail` the partition halts and says what to run; otherwise the start policy holds", Tests: in("txn", "Rule9LostOffsetsHaltUnderFail", "Rule9StartFailHaltsThePartition")},
+	{ID: "F16", Name: "the group's offsets are gone", Expected: "under `fail` the partition halts and says what to run; otherwise the start policy holds", Tests: slices.Concat(in("txn", "Rule9LostOffsetsHaltUnderFail", "Rule9StartFailHaltsThePartition"), in("sim", "HistoriesKeepThePromise"))},
 	{
 		ID: "F17", Name: "an EndTxn that was held up hits the next transaction (KAFKA-17754)", Expected: "transactions v2 refuse it; without them the service is not ready",
 		Tests: slices.Concat(in("txn", "RealBrokerRefusesALateEnd"), in("kafka", "RealClusterWithoutTransactionsV2IsRefused")),

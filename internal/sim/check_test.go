@@ -38,7 +38,7 @@ func (w *world) verify() (verify.Report, error) {
 			{Topic: inTopic, TopicID: topicID(inTopic), Handler: model}, {Topic: resultsTopic, TopicID: topicID(resultsTopic), Handler: settle{}},
 		},
 		Outputs: outputs(), Effects: effectsTopic, DeadLetters: deadTopic, Results: resultsTopic,
-		Drained: true, Ledger: true, Journal: true, Restored: len(w.restores) > 0, ClockSkew: time.Millisecond, Least: verify.Least{Inputs: int64(w.script.Inputs)},
+		Drained: true, Ledger: true, Journal: true, Restored: len(w.restores) > 0, Repeated: w.repeated, ClockSkew: time.Millisecond, Least: verify.Least{Inputs: int64(w.script.Inputs)},
 	})
 	if err != nil {
 		return verify.Report{}, err

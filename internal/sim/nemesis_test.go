@@ -75,6 +75,12 @@ func (n *nemesis) strike(f Fault) func() {
 		return n.brokerDown(f)
 	case "error":
 		return n.fail(f)
+	case "produce-refused":
+		return n.refuse(f)
+	case "markers-late":
+		w.markers.add(lateness{kind: f.name(), left: f.Count, until: time.Now().Add(f.For), late: f.Late})
+	case "offsets-expired":
+		return n.expireOffsets(f)
 	case "ledger-down", "ledger-lost-commit", "ledger-slow":
 		one := storm{kind: f.Kind, until: time.Now().Add(f.For), share: f.Share}
 		if f.Replica > 0 { // the others are hit too when it is the first
@@ -191,6 +197,23 @@ func (n *nemesis) fail(f Fault) func() {
 	}
 }
 
+// refuse lets one partition refuse records.
+func (n *nemesis) refuse(f Fault) func() {
+	w := n.world
+	w.accuse()
+	handle := w.cluster.Fault(kfake.Fault{
+		Keys: []kmsg.Key{kmsg.Produce}, Topic: f.Topic, Partitions: []int32{int32(f.Node % len(w.cluster.PartitionInfos(f.Topic)))},
+		Err: kerr.TypedErrorForCode(codeNamed(f.Code)), Count: f.Count, When: notOurs,
+	})
+	return func() {
+		w.sleep(f.For)
+		handle.Remove()
+		for range handle.Hits() {
+			w.bit(f.name())
+		}
+	}
+}
+
 // notOurs keeps errors from the writer of the inputs, which is no part of what is tested, and errors of
 // transactional ids from producers that have none.
 func notOurs(request kmsg.Request) bool {
@@ -222,6 +245,10 @@ func (w *world) accuse() {
 // member with its first heartbeat, so that one which died before it would own its partitions for ever.
 func (w *world) expire(s *slot) {
 	w.sleep(sessionTimeout + time.Second)
+	w.endSessions(s)
+}
+
+func (w *world) endSessions(s *slot) {
 	names := map[string][]string{application + ".ledger": {application + "." + s.name}}
 	for lane := range w.script.Lanes {
 		names[group] = append(names[group], fmt.Sprintf("%s.%s.%d", application, s.name, lane))

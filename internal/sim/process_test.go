@@ -3,6 +3,7 @@
 package sim
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -122,7 +123,7 @@ func (p *process) engineConfig(client []kgo.Opt) txn.Config {
 	return txn.Config{
 		Application: application, Instance: p.slot.name, Group: group, Client: client,
 		Protocol: txn.Protocol(w.script.Protocol), SessionTimeout: sessionTimeout, Heartbeat: heartbeat, RebalanceTimeout: rebalanceTimeout,
-		Start:   txn.StartEarliest,
+		Start:   cmp.Or(w.script.Start, txn.StartEarliest),
 		Routes:  []txn.Route{{Topics: []string{inTopic}, Name: "work", Handler: work{p.trouble}}, {Topics: []string{resultsTopic}, Name: "settle", Handler: settle{}}},
 		Outputs: outputs(), Endpoints: []string{endpointName},
 		EffectsTopic: effectsTopic, DeadLetterTopic: deadTopic, ControlTopic: controlTopic,
@@ -132,7 +133,7 @@ func (p *process) engineConfig(client []kgo.Opt) txn.Config {
 			Ended:   func(e txn.Ended) { w.ended(p, e) },
 			Fenced:  func(lane int, err error) { w.note("%s: lane %d fenced: %v", p.name, lane, err) },
 			Rebuilt: func(_ int, why txn.Reason) { w.bit("rebuilt:" + string(why)) },
-			Halted:  func(h txn.Halted) { w.halted("%s: %s/%d halted: %v", p.name, h.Topic, h.Partition, h.Err) },
+			Halted:  func(h txn.Halted) { w.engineHalted(p, h) },
 			Suspected: func(s txn.Suspected) {
 				w.note("%s: lane %d suspects, limit %d, %d deaths, %s", p.name, s.Lane, s.Records, s.Crashes, s.Why)
 			},
@@ -206,7 +207,7 @@ type slot struct {
 	process *process
 	lives   []*process
 	gone    bool // not to be started again
-	resting bool // its process drains, or has drained and is to be started again in a while
+	resting int  // how many keep it from being started: its process drains, or all are away for a while
 }
 
 const (
@@ -218,7 +219,7 @@ const (
 func (s *slot) start() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.process != nil || s.gone || s.resting || s.world.closing() {
+	if s.process != nil || s.gone || s.resting > 0 || s.world.closing() {
 		return
 	}
 	s.process = s.begin()
@@ -329,7 +330,11 @@ func (s *slot) drain(after time.Duration, leave bool) bool {
 func (s *slot) rest(resting bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.resting = resting
+	if resting {
+		s.resting++
+	} else {
+		s.resting--
+	}
 }
 
 // retire ends the slot for good.

@@ -31,9 +31,12 @@ var questions = []struct {
 	{"abort of what is committed", (*protocol).abortAfterCommit, "INVALID_TXN_STATE", ""},
 	{"end of a transaction that was never begun", (*protocol).endNothing, "INVALID_TXN_STATE", ""},
 	{"stable offsets while a transaction holds them", (*protocol).unstable, "group GROUP_ID_NOT_FOUND, then none at 5", "UNSTABLE_OFFSET_COMMIT, then none at 5"},
+	{"stable offsets of a group that has some, while a transaction holds them", (*protocol).unstableAgain, "UNSTABLE_OFFSET_COMMIT, then none at 5", ""},
 	{"committed readers while a transaction is open", (*protocol).visibility, "open 0, aborted 0, committed 1", ""},
 	{"offsets of a member that is not there", (*protocol).strangersOffsets, "UNKNOWN_MEMBER_ID", ""},
 	{"offsets of a transaction without a member", (*protocol).memberlessOffsets, "none", ""},
+	{"offsets of a transaction under an old generation", (*protocol).oldTxnOffsets, "ILLEGAL_GENERATION", ""},
+	{"offsets under an old generation", (*protocol).oldOffsets, "ILLEGAL_GENERATION", ""},
 	{"a static name that is taken over", (*protocol).staticTakeover, "FENCED_INSTANCE_ID", ""},
 }
 
@@ -155,6 +158,13 @@ func (p *protocol) endNothing() string {
 	return code(p.end(id, producer, epoch, true).ErrorCode)
 }
 
+func (p *protocol) topicID() [16]byte {
+	p.t.Helper()
+	details, err := kadm.NewClient(p.client).ListTopics(p.t.Context(), p.topic)
+	p.must(err)
+	return details[p.topic].ID
+}
+
 // txnOffsets commits offset 5 in a transaction.
 func (p *protocol) txnOffsets(id string, producer int64, epoch int16, member string, generation int32) string {
 	p.t.Helper()
@@ -163,9 +173,7 @@ func (p *protocol) txnOffsets(id string, producer int64, epoch int16, member str
 	request.MemberID, request.Generation = member, generation
 	topic := kmsg.NewTxnOffsetCommitRequestTopic()
 	topic.Topic = p.topic
-	details, err := kadm.NewClient(p.client).ListTopics(p.t.Context(), p.topic)
-	p.must(err)
-	topic.TopicID = details[p.topic].ID
+	topic.TopicID = p.topicID()
 	partition := kmsg.NewTxnOffsetCommitRequestTopicPartition()
 	partition.Offset = 5
 	topic.Partitions = append(topic.Partitions, partition)
@@ -173,6 +181,44 @@ func (p *protocol) txnOffsets(id string, producer int64, epoch int16, member str
 	response, err := request.RequestWith(p.t.Context(), p.client)
 	p.must(err)
 	return code(response.Topics[0].Partitions[0].ErrorCode)
+}
+
+// offsets commits offset 3 without a transaction.
+func (p *protocol) offsets(member string, generation int32) string {
+	p.t.Helper()
+	request := kmsg.NewPtrOffsetCommitRequest()
+	request.Group, request.MemberID, request.Generation = p.group, member, generation
+	topic := kmsg.NewOffsetCommitRequestTopic()
+	topic.Topic = p.topic
+	topic.TopicID = p.topicID()
+	partition := kmsg.NewOffsetCommitRequestTopicPartition()
+	partition.Offset = 3
+	topic.Partitions = append(topic.Partitions, partition)
+	request.Topics = append(request.Topics, topic)
+	response, err := request.RequestWith(p.t.Context(), p.client)
+	p.must(err)
+	return code(response.Topics[0].Partitions[0].ErrorCode)
+}
+
+// The group knows an offset, so that the answer is about that partition.
+func (p *protocol) unstableAgain() string {
+	if answer := p.offsets("", -1); answer != "none" {
+		return "the first offset was refused: " + answer
+	}
+	return p.unstable()
+}
+
+// What a member asks that has missed a rebalance.
+func (p *protocol) oldTxnOffsets() string {
+	id := testkit.Name(p.t, "id")
+	memberID, generation := p.join("").GroupMetadata()
+	_, producer, epoch := p.producer(id)
+	return p.txnOffsets(id, producer, epoch, memberID, generation-1)
+}
+
+func (p *protocol) oldOffsets() string {
+	memberID, generation := p.join("").GroupMetadata()
+	return p.offsets(memberID, generation-1)
 }
 
 func (p *protocol) unstable() string {
@@ -188,9 +234,7 @@ func (p *protocol) unstable() string {
 		group.Group = p.group
 		topic := kmsg.NewOffsetFetchRequestGroupTopic()
 		topic.Topic, topic.Partitions = p.topic, []int32{0}
-		details, err := kadm.NewClient(p.client).ListTopics(p.t.Context(), p.topic)
-		p.must(err)
-		topic.TopicID = details[p.topic].ID
+		topic.TopicID = p.topicID()
 		group.Topics = append(group.Topics, topic)
 		request.Groups = append(request.Groups, group)
 		response, err := request.RequestWith(p.t.Context(), p.client)

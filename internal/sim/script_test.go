@@ -13,6 +13,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"pawl/internal/txn"
 )
 
 // Script is one history as it was planned. The same script gives the same faults at the same virtual
@@ -22,6 +24,7 @@ type Script struct {
 	Replicas int           `json:"replicas"`
 	Lanes    int           `json:"lanes"` // of each engine
 	Protocol string        `json:"protocol"`
+	Start    txn.Start     `json:"start,omitempty"` // as input.start; earliest where nothing is said
 	Inputs   int           `json:"inputs"`
 	Wave     int           `json:"wave"`   // so many at once
 	Spread   time.Duration `json:"spread"` // over which they are written
@@ -39,11 +42,13 @@ type Fault struct {
 	Count   int           `json:"count,omitempty"`
 	Share   int           `json:"share,omitempty"` // of calls, in percent
 	Node    int           `json:"node,omitempty"`
+	Topic   string        `json:"topic,omitempty"`
+	Late    time.Duration `json:"late,omitempty"`
 }
 
 // name is what a fault is counted under.
 func (f Fault) name() string {
-	parts := []string{f.Kind, f.Request, f.Code}
+	parts := []string{f.Kind, f.Request, f.Topic, f.Code}
 	return strings.Join(slices.DeleteFunc(parts, func(part string) bool { return part == "" }), ":")
 }
 
@@ -97,6 +102,13 @@ var lossy = []kmsg.Key{
 	kmsg.InitProducerID, kmsg.JoinGroup, kmsg.SyncGroup, kmsg.Heartbeat, kmsg.OffsetFetch, kmsg.OffsetCommit, kmsg.Fetch, kmsg.Metadata, kmsg.FindCoordinator,
 }
 
+// refusable are the topics that a transaction writes to beside the dead letters, and refusals the errors after which the
+// client gives a batch up and goes on with the transaction.
+var (
+	refusable = []string{outA, outB, outSettled, effectsTopic}
+	refusals  = []*kerr.Error{kerr.InvalidTxnState, kerr.InvalidTxnState, kerr.MessageTooLarge, kerr.InvalidRecord}
+)
+
 // deadly are the requests at which a process dies.
 var deadly = []kmsg.Key{kmsg.EndTxn, kmsg.EndTxn, kmsg.TxnOffsetCommit, kmsg.Produce, kmsg.InitProducerID, kmsg.JoinGroup, kmsg.SyncGroup, kmsg.OffsetCommit}
 
@@ -132,6 +144,15 @@ var makers = map[string]func(r *rand.Rand, f *Fault){
 			f.Count = 1 + r.IntN(2)
 		}
 	},
+	// One partition refuses what a transaction writes, the others take theirs.
+	"produce-refused": func(r *rand.Rand, f *Fault) {
+		f.Topic, f.Node, f.Count, f.For = pick(r, refusable), r.IntN(partitions), 1+r.IntN(2), 15*time.Second
+		f.Code = pick(r, refusals).Message
+	},
+	"markers-late": func(r *rand.Rand, f *Fault) {
+		f.Count, f.For, f.Late = 1+r.IntN(8), 15*time.Second, between(r, 20*time.Millisecond, 3*time.Second)
+	},
+	"offsets-expired":  func(r *rand.Rand, f *Fault) { f.For, f.Node = between(r, 0, 10*time.Second), r.IntN(partitions) },
 	"coordinator-move": func(*rand.Rand, *Fault) {},
 	"leader-move":      func(*rand.Rand, *Fault) {},
 	"broker-down":      func(r *rand.Rand, f *Fault) { f.For, f.Node = between(r, time.Second, 10*time.Second), r.IntN(brokers) },
@@ -204,19 +225,23 @@ func kinds() []string {
 	return all
 }
 
+// kindsMost is how many kinds of faults a script has at most.
+const kindsMost = 6
+
 // draw makes the script of a seed. Each has a few kinds of faults of its own, so that some histories have
-// much of one and none of another, and faults come in bursts, since one alone is rarely enough.
-func draw(seed uint64) Script {
+// much of one and none of another, and faults come in bursts, since one alone is rarely enough. all are the kinds to
+// choose from.
+func draw(seed uint64, all []string) Script {
 	r := rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15))
 	s := Script{
 		Seed: seed, Replicas: 3, Lanes: 1 + r.IntN(2), Protocol: []string{"classic", "classic", "classic", "consumer"}[r.IntN(4)],
 		Inputs: 80 + r.IntN(120), Wave: 3 + r.IntN(25), Spread: between(r, 40*time.Second, 70*time.Second),
 	}
-	all := kinds()
+	all = slices.Clone(all)
 	r.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-	mine := all[:1+r.IntN(6)]
+	mine := all[:min(len(all), 1+r.IntN(kindsMost))]
 	at := troubleFrom
-	gone := 0
+	gone, expired := 0, 0
 	for range 2 + r.IntN(12) {
 		if r.IntN(3) > 0 {
 			at += between(r, time.Second, 8*time.Second)
@@ -231,6 +256,13 @@ func draw(seed uint64) Script {
 		if f.Kind == "crash-for-good" { // one replica at most; under KIP-848 kfake waits for ever for a name that does not come back
 			if gone++; gone > 1 || s.Protocol == "consumer" {
 				f.Kind, f.For = "crash", time.Second
+			}
+		}
+		if f.Kind == "offsets-expired" { // once is enough; under KIP-848 kfake's group is never empty again
+			if expired++; expired > 1 || s.Protocol == "consumer" {
+				f = Fault{At: at, Kind: "crash", Replica: f.Replica, For: time.Second}
+			} else {
+				s.Start = pick(r, []txn.Start{txn.StartEarliest, txn.StartFail})
 			}
 		}
 		s.Faults = append(s.Faults, f)

@@ -97,7 +97,7 @@ func TestScriptsAreRepeatable(t *testing.T) {
 	t.Parallel()
 	path := t.TempDir() + "/script.json"
 	for seed := range uint64(50) {
-		script := draw(seed)
+		script := draw(seed, kinds())
 		if err := script.save(path); err != nil {
 			t.Fatal(err)
 		}
@@ -105,8 +105,8 @@ func TestScriptsAreRepeatable(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for name, other := range map[string]Script{"saved": again, "drawn again": draw(seed)} {
-			if len(other.Faults) != len(script.Faults) || !slices.Equal(other.Faults, script.Faults) || other.Spread != script.Spread || other.Inputs != script.Inputs {
+		for name, other := range map[string]Script{"saved": again, "drawn again": draw(seed, kinds())} {
+			if len(other.Faults) != len(script.Faults) || !slices.Equal(other.Faults, script.Faults) || other.Spread != script.Spread || other.Inputs != script.Inputs || other.Start != script.Start {
 				t.Errorf("seed %d: %s it is %+v, was %+v", seed, name, other, script)
 			}
 		}

@@ -26,6 +26,8 @@ var (
 	flagN    = flag.Int("sim.n", 10, "histories to play")
 	flagSeed = flag.Uint64("sim.seed", 1, "the first seed")
 	flagFor  = flag.Duration("sim.for", 0, "begin no history after this time; 0: no limit")
+	flagMin  = flag.Int("sim.least", 1, "fail where fewer histories were played, because time was over")
+	flagKind = flag.String("sim.kinds", "", "draw faults of these `KINDS` only, with commas between them")
 	flagKept = flag.String("sim.result", "", "write what was found to this file, for make report")
 	flagOut  = flag.String("sim.out", "", "where failing scripts are kept; default: a directory of the system's temporary one")
 )
@@ -75,6 +77,9 @@ func (w *world) history() {
 		w.problem("SETUP %v", fed)
 		return
 	}
+	if w.jammed {
+		return
+	}
 	err := w.drained()
 	if errors.Is(err, errJammed) {
 		w.jammed = true
@@ -102,6 +107,10 @@ func TestHistoriesKeepThePromise(t *testing.T) {
 		t.Log("a script is played instead")
 		return
 	}
+	chosen := kinds()
+	if *flagKind != "" {
+		chosen = strings.Split(*flagKind, ",")
+	}
 	var mu sync.Mutex
 	bits, planned, outcomes := map[string]int{}, map[string]int{}, map[string]int{}
 	var records, failed, played, jammed int
@@ -119,7 +128,7 @@ func TestHistoriesKeepThePromise(t *testing.T) {
 						return
 					}
 					seed := *flagSeed + uint64(i)
-					r := play(t, draw(seed))
+					r := play(t, draw(seed, chosen))
 					mu.Lock()
 					for _, f := range r.script.Faults {
 						planned[f.name()]++
@@ -148,6 +157,12 @@ func TestHistoriesKeepThePromise(t *testing.T) {
 		}
 	})
 	took := time.Since(begun)
+	if played < *flagN {
+		t.Logf("%d of %d histories were played: no other was begun after %s", played, *flagN, *flagFor)
+	}
+	if played < min(*flagMin, *flagN) {
+		t.Errorf("%d histories say too little, want at least %d: give it more time, or look for what slows it down", played, *flagMin)
+	}
 	t.Logf("%d histories, %d failed, %.1f virtual hours in %s, %.1f histories/s/core, %d records, transactions %v",
 		played, failed, virtual.Hours(), took.Round(time.Millisecond), float64(played)/took.Seconds()/float64(runtime.GOMAXPROCS(0)), records, outcomes)
 	for _, kind := range slices.Sorted(maps.Keys(bits)) {

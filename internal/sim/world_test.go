@@ -32,6 +32,7 @@ type world struct {
 	ledger  *ledgertest.Memory
 	skies   *skies
 	journal *journal
+	markers *markers
 	slots   []*slot
 	running sync.WaitGroup
 
@@ -50,6 +51,10 @@ type world struct {
 	restores []restore
 	saw      verify.Saw
 	jammed   bool
+	repeated []verify.Range // of the inputs, which may have been processed twice
+
+	mayHalt   int32 // the partition of the inputs of which a halt is expected, -1 for none
+	hasHalted bool
 }
 
 const (
@@ -60,7 +65,7 @@ const (
 )
 
 func open(script Script) (*world, error) {
-	w := &world{script: script, begun: time.Now(), network: new(kfake.VirtualNetwork), ledger: &ledgertest.Memory{}, bits: map[string]int{}, outcomes: map[string]int{}}
+	w := &world{script: script, begun: time.Now(), network: new(kfake.VirtualNetwork), ledger: &ledgertest.Memory{}, bits: map[string]int{}, outcomes: map[string]int{}, mayHalt: -1}
 	w.ctx, w.end = context.WithTimeout(context.Background(), historyMax)
 	var err error
 	w.cluster, err = kfake.NewCluster(kfake.NumBrokers(brokers), kfake.ListenFn(w.network.Listen), kfake.Ports(firstPort, firstPort+1, firstPort+2),
@@ -72,11 +77,24 @@ func open(script Script) (*world, error) {
 	if err := w.cluster.CreateTopic(progressTopic, lanes, map[string]string{"cleanup.policy": "compact"}); err != nil {
 		return nil, err
 	}
+	w.markers = &markers{world: w}
+	w.markers.watch()
 	w.wire = w.newWire(newPower())
 	w.client, err = kgo.NewClient(kgo.SeedBrokers(w.cluster.ListenAddrs()...), kgo.Dialer(w.wire.dial), kgo.DisableClientMetrics(), kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.ProducerLinger(0), kgo.MetadataMinAge(50*time.Millisecond))
 	if err != nil {
 		return nil, err
+	}
+	if script.Start == txn.StartFail {
+		for _, topic := range []string{inTopic, resultsTopic} {
+			start := map[int32]int64{}
+			for _, p := range w.cluster.PartitionInfos(topic) {
+				start[p.Partition] = 0
+			}
+			if !w.operator(start, topic) {
+				return nil, errors.New("the operator can't set the first offsets")
+			}
+		}
 	}
 	w.skies = &skies{seed: script.Seed, bit: w.bit}
 	w.journal = &journal{seed: script.Seed, bit: w.bit, epochs: map[int32]int64{}}
