@@ -55,7 +55,7 @@ clean: ## Remove what the other targets made here; downloads stay in the cache
 ##@ Tests
 
 test: setup ## All layers at their per-change size
-	@for layer in unit 'sim N=100' integration chaos; do \
+	@for layer in unit 'sim LEAST=100' integration chaos; do \
 		echo "--- $$layer"; from=$$SECONDS; \
 		$(MAKE) $$layer; \
 		echo "--- $$layer: ok, $$((SECONDS - from)) s"; \
@@ -64,17 +64,18 @@ test: setup ## All layers at their per-change size
 unit: ## Seconds: no broker, no database, under the race detector
 	@for module in . $(MODULES); do echo "module $$module"; (cd $$module && $(TEST) ./... $(UNIT_FLAGS)); done
 
-sim: ## Histories of the whole service under fault, in virtual time: make sim [N=2000] [SEED=1] [FOR=4m] [RESULT=FILE]
-	go test -tags synctests -count 1 -timeout 60m ./internal/sim -v -run Histories -sim.n $(or $(N),2000) -sim.seed $(or $(SEED),1) -sim.for $(or $(FOR),4m) \
-		$(if $(RESULT),-sim.result $(abspath $(RESULT))) | grep -v '^=== '
+sim: ## Histories of the whole service under fault, in virtual time: make sim [N=2000] [SEED=1] [FOR=4m] [LEAST=1] [KINDS=crash,cut] [RESULT=FILE]
+	go test -tags synctests -count 1 -timeout 24h ./internal/sim -v -run Histories -sim.n $(or $(N),2000) -sim.seed $(or $(SEED),1) -sim.for $(or $(FOR),4m) \
+		-sim.least $(or $(LEAST),1) $(if $(KINDS),-sim.kinds $(KINDS)) $(if $(RESULT),-sim.result $(abspath $(RESULT))) | grep -v '^=== '
 
 integration: build ## A real Kafka and a real Postgres, found or fetched
 	go vet -tags integration ./... # compiles on every core; go test -p 1 would compile on one
 	@for module in . $(MODULES); do echo "module $$module"; (cd $$module && $(TEST) ./... $(INTEGRATION_FLAGS)); done
 
-chaos: build ## The real binary under fault: kill, stop, cut, restart; random faults of all kinds are make tempest
+chaos: build ## The real binary under fault: kill, stop, cut, restart, and two minutes of random faults of all kinds
 	go vet -tags chaos ./...
 	$(TEST) ./internal/e2e $(CHAOS_FLAGS) -skip Tempest
+	$(TEST) ./internal/e2e $(CHAOS_FLAGS) -v -run Tempest -args -seed 23 -tempest.duration 110s -tempest.rate 500 -tempest.orders 40
 
 mutants: ## Break one rule of ours at a time, see its tests fail: make mutants [ONLY=name] [PART=2/5] [RESULT=FILE]
 ifdef ONLY

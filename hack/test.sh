@@ -9,7 +9,7 @@ set -euo pipefail
 packages=$1
 shift
 if [[ ${CI:-} != true ]]; then
-	exec go test "$@" "$packages"
+	exec go test "$packages" "$@"
 fi
 
 tools="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/internal/tools/go.mod"

@@ -17,7 +17,7 @@ import (
 const (
 	heapDefaultMB = 512
 	toolHeapMB    = 256
-	readyTimeout  = 60 * time.Second // from the start of the processes until the cluster is usable
+	readyTimeout  = 2 * time.Minute  // from the start of the processes until the cluster is usable
 	stopTimeout   = 30 * time.Second // a broker that shuts down flushes its logs
 	nodesMax      = 9
 )

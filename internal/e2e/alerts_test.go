@@ -208,7 +208,7 @@ func (w *watchtower) loseOutput(t *testing.T) {
 	w.first(t, "PawlNoCommit", nil, "problem", w.output)
 	w.first(t, "PawlAbortRatio", nil, "problem", w.output)
 	w.first(t, "PawlLagRising", nil, w.input)
-	w.run(t, "topics", "apply", "--yes")
+	w.applyTopics(t)
 }
 
 func (w *watchtower) loseAnswers(t *testing.T) {

@@ -408,7 +408,7 @@ func newBadEffects(t *testing.T, k *cluster.Kafka, dsn string, server *badServer
 	s.write(t, filepath.Join(folder, "authorization"), "Bearer "+fileSecret+"\n")
 	s.write(t, s.token, token+"\n")
 	s.write(t, s.config, fmt.Sprintf(badEffectsConfiguration, application, strings.Join(quoted(k.Brokers()), ", "), endpoints.String(), secret, s.token))
-	s.run(t, "topics", "apply", "--yes", "--create-inputs", "1")
+	s.applyTopics(t, "--create-inputs", "1")
 	return s, token
 }
 

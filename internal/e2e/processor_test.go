@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	startTimeout = 30 * time.Second
+	startTimeout = 2 * time.Minute
 	askTimeout   = 5 * time.Second
 	endTimeout   = 30 * time.Second // above txn.drain_timeout
 	logLines     = 25               // of each process, shown when a test fails

@@ -101,12 +101,34 @@ func quoted(texts []string) []string {
 // run runs a command of the program to its end and fails the test if it does not succeed.
 func (r *rig) run(t testing.TB, arguments ...string) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), build(t), append(arguments, "-c", r.config)...)
-	cmd.Env = environment()
-	if text, err := cmd.CombinedOutput(); err != nil {
+	if text, err := r.try(t, arguments...); err != nil {
 		t.Fatalf("processor %s: %v\n%s", strings.Join(arguments, " "), err, text)
 	}
 }
+
+func (r *rig) try(t testing.TB, arguments ...string) (text []byte, err error) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), build(t), append(arguments, "-c", r.config)...)
+	cmd.Env = environment()
+	return cmd.CombinedOutput()
+}
+
+// applyTopics makes the topics, and does so again where that fails, as an operator does: brokers that have just
+// started on a machine with too much to do let requests run into their timeouts.
+func (r *rig) applyTopics(t testing.TB, arguments ...string) {
+	t.Helper()
+	arguments = append([]string{"topics", "apply", "--yes"}, arguments...)
+	for range appliedAgain {
+		text, err := r.try(t, arguments...)
+		if err == nil {
+			return
+		}
+		t.Logf("topics apply, which is tried again: %v\n%s", err, text)
+	}
+	r.run(t, arguments...)
+}
+
+const appliedAgain = 4 // times at most
 
 // owned finds the partitions of the input that the group has assigned to an instance, and whether
 // any member of that instance is in the group. ok is false where nobody could be asked.

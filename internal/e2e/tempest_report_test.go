@@ -120,7 +120,7 @@ func (w *tempest) result(o *outcome, kinds map[string]int64) evidence.Result {
 		},
 		Figures: []evidence.Fact{
 			{Name: "group protocol", Text: w.protocol},
-			{Name: "input rate", Text: fmt.Sprintf("%.0f records/s", float64(o.produced.copies+o.produced.orders)/tempestDuration.Seconds())},
+			{Name: "input rate", Text: fmt.Sprintf("%.0f records/s", float64(o.produced.copies+o.produced.orders)/w.raged.Seconds())},
 			{Name: "from SIGKILL until every partition went on", Text: quantiles(w.takeovers)},
 			{Name: "from the last heal to rest", Text: fmt.Sprintf("%.1f s", o.drain.Seconds())},
 			{Name: "money, in minor units", Text: o.money},

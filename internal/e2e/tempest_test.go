@@ -40,6 +40,7 @@ const (
 	copyKeys       = 512
 	faultsMin      = 10 // that bit
 	kindsMin       = 10
+	overtime       = 2 // times its duration is what a script is long, where these have not come together before
 	diskMBPerHour  = 6144
 	diskMBMin      = 1024
 	badShare       = 0.01
@@ -83,6 +84,7 @@ type tempest struct {
 	monitor       *monitor
 	watchers      []*watcher
 	began         time.Time
+	raged         time.Duration // how long something was done
 
 	mu        sync.Mutex
 	deeds     []deed
@@ -145,7 +147,7 @@ func newTempest(t *testing.T, protocol string) *tempest {
 			t.Fatal(err)
 		}
 	}
-	w.run(t, "topics", "apply", "--yes", "--create-inputs", strconv.Itoa(partitions))
+	w.applyTopics(t, "--create-inputs", strconv.Itoa(partitions))
 	w.run(t, "migrate", "up", "--yes")
 	for i, name := range []string{"a", "b", "c", "d"} {
 		v := &worker{processor: w.processor(name)}
@@ -228,5 +230,5 @@ func theScript(t *testing.T) script {
 		number = uint64(rand.Uint32()) // easy to type
 	}
 	t.Logf("choices are those of -seed %d", number)
-	return write(number, troubles(), *tempestDuration)
+	return write(number, troubles(), overtime**tempestDuration)
 }
