@@ -158,6 +158,12 @@ var engine = []Mutant{
 		Killers: []string{"TestRule9FirstAbortUnderLatestReplaysNothing", "TestRule9SuccessorBeginsWhereTheFirstBegan"},
 	},
 	{
+		Name: "lost-offsets-are-made-up", File: "internal/txn/offsets.go",
+		Old: "if len(missing) > 0 && c.Start == StartFail {", New: "if len(missing) < 0 && c.Start == StartFail {",
+		Rule: "9: under input.start: fail a partition without an offset halts", Harm: "offsets that expired are taken for none ever: history is replayed, and nobody was asked",
+		Killers: []string{"TestRule9LostOffsetsHaltUnderFail", "TestRule9StartFailHaltsThePartition"},
+	},
+	{
 		Name: "start-committed-by-nobody", File: "internal/txn/offsets.go",
 		Old: "\treq.MemberID, req.Generation = cl.GroupMetadata()\n\treq.InstanceID = &instance\n", New: "\t_, req.Generation = instance, -1\n",
 		Rule: "9: the start is committed by the member that owns the partition", Harm: "a zombie overwrites the offset of its successor",
