@@ -37,6 +37,8 @@ var questions = []struct {
 	{"offsets of a transaction without a member", (*protocol).memberlessOffsets, "none", ""},
 	{"offsets of a transaction under an old generation", (*protocol).oldTxnOffsets, "ILLEGAL_GENERATION", ""},
 	{"offsets under an old generation", (*protocol).oldOffsets, "ILLEGAL_GENERATION", ""},
+	{"offsets of a transaction under an old epoch of a member (KIP-848)", (*protocol).oldTxnEpoch, "STALE_MEMBER_EPOCH", "ILLEGAL_GENERATION"},
+	{"offsets under an old epoch of a member (KIP-848)", (*protocol).oldEpoch, "STALE_MEMBER_EPOCH", ""},
 	{"a static name that is taken over", (*protocol).staticTakeover, "FENCED_INSTANCE_ID", ""},
 }
 
@@ -211,13 +213,26 @@ func (p *protocol) unstableAgain() string {
 // What a member asks that has missed a rebalance.
 func (p *protocol) oldTxnOffsets() string {
 	id := testkit.Name(p.t, "id")
-	memberID, generation := p.join("").GroupMetadata()
+	memberID, generation := p.join().GroupMetadata()
 	_, producer, epoch := p.producer(id)
 	return p.txnOffsets(id, producer, epoch, memberID, generation-1)
 }
 
 func (p *protocol) oldOffsets() string {
-	memberID, generation := p.join("").GroupMetadata()
+	memberID, generation := p.join().GroupMetadata()
+	return p.offsets(memberID, generation-1)
+}
+
+// The newer protocol has epochs of members in the place of generations.
+func (p *protocol) oldTxnEpoch() string {
+	id := testkit.Name(p.t, "id")
+	memberID, generation := p.join(kgo.ServerSideBalancer()).GroupMetadata()
+	_, producer, epoch := p.producer(id)
+	return p.txnOffsets(id, producer, epoch, memberID, generation-1)
+}
+
+func (p *protocol) oldEpoch() string {
+	memberID, generation := p.join(kgo.ServerSideBalancer()).GroupMetadata()
 	return p.offsets(memberID, generation-1)
 }
 
@@ -284,7 +299,7 @@ func (p *protocol) visibility() string {
 
 func (p *protocol) strangersOffsets() string {
 	id := testkit.Name(p.t, "id")
-	member := p.join("")
+	member := p.join()
 	defer member.Close()
 	_, producer, epoch := p.producer(id)
 	return p.txnOffsets(id, producer, epoch, "stranger", 1)
@@ -297,17 +312,14 @@ func (p *protocol) memberlessOffsets() string {
 }
 
 // join makes a member and waits until it is one.
-func (p *protocol) join(instance string) *kgo.Client {
+func (p *protocol) join(more ...kgo.Opt) *kgo.Client {
 	p.t.Helper()
 	assigned := make(chan struct{}, 10)
 	opts := []kgo.Opt{
 		kgo.ConsumerGroup(p.group), kgo.ConsumeTopics(p.topic), kgo.DisableAutoCommit(), kgo.HeartbeatInterval(200 * time.Millisecond),
 		kgo.OnPartitionsAssigned(func(context.Context, *kgo.Client, map[string][]int32) { assigned <- struct{}{} }),
 	}
-	if instance != "" {
-		opts = append(opts, kgo.InstanceID(instance))
-	}
-	client := p.connect(opts...)
+	client := p.connect(append(opts, more...)...)
 	select {
 	case <-assigned:
 	case <-time.After(30 * time.Second):
@@ -317,9 +329,9 @@ func (p *protocol) join(instance string) *kgo.Client {
 }
 
 func (p *protocol) staticTakeover() string {
-	first := p.join("name")
+	first := p.join(kgo.InstanceID("name"))
 	memberID, generation := first.GroupMetadata()
-	p.join("name")
+	p.join(kgo.InstanceID("name"))
 	request := kmsg.NewPtrHeartbeatRequest()
 	request.Group, request.MemberID, request.Generation, request.InstanceID = p.group, memberID, generation, new("name")
 	response, err := request.RequestWith(p.t.Context(), p.client)
