@@ -25,6 +25,7 @@ const (
 	deadTopic     = "sim.dead-letter"
 	controlTopic  = "sim.control"
 	group         = "sim"
+	ledgerGroup   = "sim.ledger" // of those who ingest
 	endpointName  = "shop"
 
 	partitions = 4 // of inputs and outputs

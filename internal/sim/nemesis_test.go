@@ -249,7 +249,7 @@ func (w *world) expire(s *slot) {
 }
 
 func (w *world) endSessions(s *slot) {
-	names := map[string][]string{application + ".ledger": {application + "." + s.name}}
+	names := map[string][]string{ledgerGroup: {application + "." + s.name}}
 	for lane := range w.script.Lanes {
 		names[group] = append(names[group], fmt.Sprintf("%s.%s.%d", application, s.name, lane))
 	}

@@ -99,7 +99,7 @@ func (w *world) newProcess(s *slot, life int) *process {
 		panic(err)
 	}
 	p.ingester, err = ingest.New(ingest.Config{
-		Client: client, Topic: effectsTopic, Lanes: lanes, Results: resultsTopic, Group: application + ".ledger", InstanceID: application + "." + s.name,
+		Client: client, Topic: effectsTopic, Lanes: lanes, Results: resultsTopic, Group: ledgerGroup, InstanceID: application + "." + s.name,
 		SessionTimeout: sessionTimeout, Heartbeat: heartbeat, RebalanceTimeout: rebalanceTimeout,
 		Store: ledger, BatchMax: 50, BytesMax: 1 << 20,
 		Hooks: ingest.Hooks{

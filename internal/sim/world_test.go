@@ -229,12 +229,12 @@ const drainMax = 4 * time.Minute
 // then waits for ever. Nothing can be said of such a history; it is counted.
 const jammedAfter = 2*time.Minute + 30*time.Second
 
-var errJammed = errors.New("the fake's group does not end its rebalance")
+var errJammed = errors.New("a group of the fake does not end its rebalance")
 
 // drained waits until nothing is left to do and reports what is, if that takes too long.
 func (w *world) drained() error {
 	var why string
-	settled := time.Now() // when the group was last not in a rebalance
+	settled := map[string]time.Time{} // when a group was last not in a rebalance
 	rested := 0
 	for deadline := time.Now().Add(drainMax); time.Now().Before(deadline) && !w.closing(); w.sleep(time.Second) {
 		if why = w.unfinished(); why == "" {
@@ -244,10 +244,13 @@ func (w *world) drained() error {
 			continue
 		}
 		rested = 0
-		if info := w.cluster.GroupInfo(group); info == nil || info.State != "PreparingRebalance" {
-			settled = time.Now()
-		} else if time.Since(settled) > jammedAfter {
-			return errJammed
+		for _, one := range []string{group, ledgerGroup} {
+			info := w.cluster.GroupInfo(one)
+			if since, known := settled[one]; !known || info == nil || info.State != "PreparingRebalance" {
+				settled[one] = time.Now()
+			} else if time.Since(since) > jammedAfter {
+				return errJammed
+			}
 		}
 	}
 	if w.closing() {
