@@ -312,24 +312,28 @@ func (w *tempest) drain(v *worker) bool {
 	})
 }
 
-// twin starts another process with the name of a worker. They fence each other, and one of them has to end
-// with a message; the twin is killed in the end, and the worker started again if it was the one.
+// twin starts another process with the name of a worker. They fence each other, and one of them has to give up
+// with a message; the twin is killed in the end, and the worker started again if it was the one: it would
+// stay without work for admin.linger, for whoever scrapes it, and end with an error.
 func twin(ctx context.Context, w *tempest, v *worker) (string, error) {
 	other := w.processor(v.name)
 	other.arguments, other.starts = v.arguments, twinStarts+w.twins
 	w.twins++
 	other.start(w.t)
-	until(ctx, func() bool { return !v.alive() || !other.alive() })
+	gaveUp := func(p *processor) bool { return !p.alive() || strings.Contains(tail(p.log, twinLines), twinSign) }
+	until(ctx, func() bool { return gaveUp(v.processor) || gaveUp(other) })
 	<-ctx.Done()
-	both := v.alive() && other.alive()
+	gone := gaveUp(v.processor)
+	both := !gone && !gaveUp(other)
 	fenced := strings.Contains(tail(other.log, twinLines)+tail(v.log, twinLines), "lane fenced")
 	other.kill()
-	if !v.alive() {
+	if gone {
+		v.kill()
 		v.start(w.t)
 	}
 	switch {
 	case !both:
-		return "one of the two " + v.name + " ended by itself", nil
+		return "one of the two " + v.name + " gave up", nil
 	case fenced:
 		return "the two " + v.name + " fenced each other", nil
 	default:
@@ -340,4 +344,5 @@ func twin(ctx context.Context, w *tempest, v *worker) (string, error) {
 const (
 	twinStarts = 1000 // keeps the logs of twins apart from those of whom they double
 	twinLines  = 200  // of these logs, to look for fences in
+	twinSign   = "another process has our name"
 )
