@@ -80,6 +80,14 @@ var table = map[string]rule{
 		tests:   []string{"handlers", "kfake"},
 	},
 
+	// What an operator has stopped for a while, in the control topic. Apart from txn and outbox/dispatch, which obey it
+	// through what they declare themselves, because it is one mechanism for both; apart from kafka, because it is
+	// a format of ours and no matter of brokers.
+	"pause": {
+		outside: []string{"kgo"},
+		tests:   []string{"kfake"},
+	},
+
 	// Everything about brokers that is not a transaction: connecting, preflight, topics, lag, offsets.
 	// Plain Go types in, so that no configuration format reaches it.
 	"kafka": {
@@ -128,7 +136,7 @@ var table = map[string]rule{
 	// YAML and the environment.
 	"app": {
 		inside: []string{
-			"admin", "handlers", "kafka", "message", "telemetry", "txn",
+			"admin", "handlers", "kafka", "message", "pause", "telemetry", "txn",
 			"outbox", "outbox/dispatch", "outbox/dispatch/httptarget", "outbox/ingest", "outbox/ledger", "outbox/rebuild", "outbox/relay", "postgres",
 			"verify", // what a check must find follows from the configuration
 		},
@@ -170,7 +178,7 @@ var table = map[string]rule{
 	// their work, because app is for running the service, not for passing calls along.
 	"cmd/processor": {
 		inside: []string{
-			"app", "bundle", "deadletter", "dev", "kafka", "load", "message", "outbox", "outbox/ledger", "outbox/rebuild", "postgres",
+			"app", "bundle", "deadletter", "dev", "kafka", "load", "message", "outbox", "outbox/ledger", "outbox/rebuild", "pause", "postgres",
 			"telemetry", "top", "verify", // `verify --follow` is a service of its own, with metrics on an address
 		},
 		outside: []string{"cobra", "pgx", "terminal", "automemlimit", "kgo", "kadm", "json", "yaml"},
