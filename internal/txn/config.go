@@ -6,6 +6,7 @@
 package txn
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"regexp"
@@ -41,6 +42,15 @@ const (
 	ProtocolClassic  Protocol = "classic"  // cooperative-sticky, balanced by a member
 	ProtocolConsumer Protocol = "consumer" // KIP-848, balanced by the broker
 )
+
+// Pauses are the orders of operators to leave input alone for a while. Its methods are called from many goroutines.
+type Pauses interface {
+	// Refresh returns when every order is known that was given before the call.
+	Refresh(ctx context.Context) error
+	// Changed is closed with the next change.
+	Changed() <-chan struct{}
+	Paused(topic string, partition int32) bool
+}
 
 // Route sends the records of topics to a handler.
 type Route struct {
@@ -81,6 +91,9 @@ type Config struct {
 	HandlerTimeout time.Duration // of one handler call, and of all handler work of a batch
 	DrainTimeout   time.Duration // from the order to stop until the last lane must have ended
 	Compression    string        // of produced batches: none, lz4, snappy, zstd
+
+	// Pauses says what is not to be read for now; nil: nothing.
+	Pauses Pauses
 
 	Hooks Hooks
 

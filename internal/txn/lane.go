@@ -30,13 +30,18 @@ type lane struct {
 	bisect      bisect
 	fences      fences
 	marks       map[place]marked // written to the control topic for the batch in flight
-	paused      map[place]bool   // by holdBack, in this session
 	aborts      int              // in a row, for the backoff
 	failures    int              // of polls in a row, likewise
 	bytesEach   int64            // moving average of a record's size
 	handled     []Handled        // of the batch in work
 	unreadable  unreadable
 	story       *story // nil where nobody wants it
+
+	// pausing is held from the look at what is to be paused until the client has been told, which both the lane and the
+	// client's own goroutine do: else the older look of the two might be the last to be told.
+	pausing sync.Mutex
+	paused  map[place]bool // as the client was told last, in this session
+	unsure  bool           // the client was told more than that
 
 	mu     sync.Mutex // what follows is written on the client's goroutine too
 	tenure *tenure    // of the session that we have; nil between sessions
@@ -144,11 +149,14 @@ func (l *lane) run(ctx context.Context) error {
 
 // work runs transactions on one session until ctx ends or the session must go.
 func (l *lane) work(ctx context.Context, session Session) (verdict, Reason, error) {
+	ears := ears{pauses: l.config.Pauses}
+	defer ears.close()
 	for {
 		l.handleLost()
+		polling := ears.listen(ctx) // before the look at what is paused
 		l.holdBack(session)
 		l.phase(PhasePolling)
-		if fatal := l.gather(ctx, session); fatal != nil {
+		if fatal := l.gather(ctx, polling, session); fatal != nil {
 			if l.fenced(fatal) >= fencesMax {
 				return exit, ReasonFenced, fatal
 			}
@@ -187,22 +195,23 @@ func (l *lane) work(ctx context.Context, session Session) (verdict, Reason, erro
 }
 
 // gather polls one batch. It blocks until there is something, then keeps the batch open as long as
-// pace says. When ctx ends it returns with what it has: that will be finished, not dropped.
-func (l *lane) gather(ctx context.Context, session Session) (fatal error) {
+// pace says. When ctx ends it returns with what it has: that will be finished, not dropped. So it does when polling
+// ends: then there is something to be heard before the next record is asked for.
+func (l *lane) gather(ctx, polling context.Context, session Session) (fatal error) {
 	b := l.batch
 	b.reset()
 	limit := l.pace.limit(l.bisect.limit)
 	for {
-		waitCtx, cancel := ctx, context.CancelFunc(func() {})
+		waitCtx, cancel := polling, context.CancelFunc(func() {})
 		if !b.empty() {
 			rest, wait := l.pace.wait(time.Now(), b.first, len(b.records), limit, b.bytes, b.behind())
 			if wait <= 0 {
 				return nil
 			}
 			if rest > 0 {
-				pause(ctx, rest)
+				pause(polling, rest)
 			}
-			waitCtx, cancel = context.WithTimeout(ctx, wait-rest)
+			waitCtx, cancel = context.WithTimeout(polling, wait-rest)
 		}
 		fetches := session.Poll(waitCtx, l.ask(limit))
 		cancel()
@@ -212,7 +221,7 @@ func (l *lane) gather(ctx context.Context, session Session) (fatal error) {
 		}
 		b.add(fetches, time.Now())
 		l.rest(ctx, failed)
-		if stopping(ctx) {
+		if stopping(polling) {
 			return nil
 		}
 	}

@@ -54,6 +54,12 @@ func (t *tenure) assigned(partitions map[string][]int32) {
 // settled takes note of where each new partition begins and looks up whether somebody died there.
 func (t *tenure) settled(ctx context.Context, committed map[place]int64, ids map[string][16]byte, halted map[place]error) error {
 	l := t.lane
+	if l.config.Pauses != nil {
+		// A pause that was ordered before we came is known before we read the first record.
+		if err := l.config.Pauses.Refresh(ctx); err != nil {
+			return err
+		}
+	}
 	past, err := l.memory.read(ctx)
 	if err != nil {
 		return err
@@ -107,6 +113,22 @@ func (t *tenure) gone(partitions map[string][]int32, lost bool) {
 	}
 }
 
+func (t *tenure) found(places map[place]int64, pause func(map[string][]int32)) {
+	l := t.lane
+	l.pausing.Lock()
+	defer l.pausing.Unlock()
+	held := map[string][]int32{}
+	for at := range places {
+		if l.isPaused(at) {
+			held[at.topic] = append(held[at.topic], at.partition)
+		}
+	}
+	if len(held) > 0 {
+		pause(held)
+		l.unsure = true
+	}
+}
+
 func (t *tenure) retrying(err error) { hook2(t.lane.config.Hooks.Retrying, t.lane.number, err) }
 
 // handleLost does on the lane's goroutine what the loss of partitions asks for.
@@ -128,7 +150,7 @@ func (l *lane) forget() {
 	l.tenure = nil
 	clear(l.fresh)
 	l.lost = nil
-	l.paused = nil
+	l.paused, l.unsure = nil, false
 	l.state.Joined = false
 	l.state.Partitions = map[string][]int32{}
 	l.state.Halted = nil
@@ -148,12 +170,15 @@ func (l *lane) halt(session Session, at place, err error) {
 	l.holdBack(session)
 }
 
-// holdBack pauses what must not be read now: halted partitions and, while deaths are being hunted, all
-// but the suspects. With one record in flight at a time a busy neighbour would keep the suspects from
-// ever getting their turn, and the hunt from ending.
+// holdBack pauses what must not be read now: halted partitions, what an operator paused and, while deaths are
+// being hunted, all but the suspects. With one record in flight at a time a busy neighbour would keep the suspects
+// from ever getting their turn, and the hunt from ending.
 func (l *lane) holdBack(session Session) {
+	l.pausing.Lock()
+	defer l.pausing.Unlock()
 	paused := map[place]bool{}
 	l.mu.Lock()
+	l.obey(paused)
 	for _, h := range l.state.Halted {
 		paused[place{h.Topic, h.Partition}] = true
 	}
@@ -168,10 +193,52 @@ func (l *lane) holdBack(session Session) {
 		}
 	}
 	l.mu.Unlock()
-	if !maps.Equal(paused, l.paused) {
+	if l.unsure || !maps.Equal(paused, l.paused) {
 		session.Pause(paused)
-		l.paused = paused
+		l.paused, l.unsure = paused, false
 	}
+}
+
+// obey adds what an operator paused of the partitions that are owned, or are about to be. They are not waited for in a
+// hunt, as halted ones are not; their suspicion stays, and the hunt begins anew when they are read again. It
+// must be called under the lock.
+func (l *lane) obey(paused map[place]bool) {
+	owned := pausedOf(l.config.Pauses, l.state.Partitions)
+	for topic, partitions := range owned {
+		for _, partition := range partitions {
+			paused[place{topic, partition}] = true
+		}
+	}
+	for at := range l.fresh { // the client may not have said yet that we own it
+		if l.isPaused(at) {
+			paused[at] = true
+		}
+	}
+	if len(owned) > 0 {
+		l.bisect.drop(owned)
+	}
+}
+
+func (l *lane) isPaused(at place) bool {
+	return l.config.Pauses != nil && l.config.Pauses.Paused(at.topic, at.partition)
+}
+
+// pausedOf gives those of the partitions that an operator paused, nil where there are none.
+func pausedOf(pauses Pauses, owned map[string][]int32) (paused map[string][]int32) {
+	if pauses == nil {
+		return nil
+	}
+	for topic, partitions := range owned {
+		for _, partition := range partitions {
+			if pauses.Paused(topic, partition) {
+				if paused == nil {
+					paused = map[string][]int32{}
+				}
+				paused[topic] = append(paused[topic], partition)
+			}
+		}
+	}
+	return paused
 }
 
 func (l *lane) halted(at place, err error) {
@@ -252,7 +319,7 @@ func (l *lane) hunt() bool {
 	var suspected []Suspected
 	l.mu.Lock()
 	for at, now := range l.fresh {
-		if now.past.Crashes < crashesMax || l.bisect.until[at] >= now.past.Until {
+		if now.past.Crashes < crashesMax || l.bisect.until[at] >= now.past.Until || l.isPaused(at) {
 			continue
 		}
 		l.bisect.died(at, now.past.Until)
@@ -328,6 +395,7 @@ func (l *lane) status() LaneStatus {
 	for topic, owned := range l.state.Partitions {
 		s.Partitions[topic] = slices.Clone(owned)
 	}
+	s.Paused = pausedOf(l.config.Pauses, l.state.Partitions)
 	s.Halted = append([]HaltedPartition{}, l.state.Halted...) // [] in JSON where there are none
 	return s
 }

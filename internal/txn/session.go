@@ -44,6 +44,8 @@ type ending struct {
 type watcher interface {
 	// settled comes before the first record of these partitions can be polled.
 	settled(ctx context.Context, committed map[place]int64, ids map[string][16]byte, halted map[place]error) error
+	// found comes after settled and still before the first record: of these partitions it pauses what must not be read.
+	found(places map[place]int64, pause func(map[string][]int32))
 	gone(partitions map[string][]int32, lost bool)
 	assigned(partitions map[string][]int32)
 	retrying(err error)
@@ -326,6 +328,7 @@ func (k *kgoSession) trySettle(ctx context.Context, cl *kgo.Client, offsets map[
 	if err := watch.settled(ctx, committed, ids, halted); err != nil {
 		return err // and all is tried again: nothing may be forgotten, so nothing is removed before
 	}
+	watch.found(committed, func(paused map[string][]int32) { cl.PauseFetchPartitions(paused) })
 	for at := range halted {
 		delete(offsets[at.topic], at.partition)
 	}

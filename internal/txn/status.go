@@ -28,6 +28,7 @@ type LaneStatus struct {
 	Begun      time.Time          `json:"begun,omitzero"` // of the transaction in work, zero while there is none
 	Joined     bool               `json:"joined"`         // a group session is up; it may own no partition
 	Partitions map[string][]int32 `json:"partitions"`
+	Paused     map[string][]int32 `json:"paused,omitempty"` // of the partitions, those that an operator paused
 	Halted     []HaltedPartition  `json:"halted"`
 	LastCommit time.Time          `json:"last_commit,omitzero"` // zero before the first
 }
