@@ -221,6 +221,14 @@ func (d *Dispatcher) Unassign(number int32) {
 	}
 }
 
+// Pause keeps calls from the endpoints that paused names, and from no others. Effects wait, in the order of their keys, and
+// use up no attempt; a call that has begun goes on. It may be called before Run, and again at any time.
+func (d *Dispatcher) Pause(paused func(endpoint string) bool) {
+	for name, g := range d.gates {
+		g.pause(paused(name))
+	}
+}
+
 // Offer hands over what has just been ingested, so that it need not be read from the store. It never
 // blocks, and what doesn't fit is not kept: the lane reads it later. The intents are not changed, but
 // must not be changed by the caller either.

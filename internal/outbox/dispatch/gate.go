@@ -74,7 +74,7 @@ func (s *slots) give() {
 }
 
 // gate lets the calls of one endpoint through, for all lanes: so many at once, so many a second, and
-// none while the breaker is open.
+// none while the breaker is open or an operator has paused it.
 type gate struct {
 	name     string
 	endpoint Endpoint
@@ -82,6 +82,7 @@ type gate struct {
 	changed  func(Breaker)
 
 	mu       sync.Mutex
+	paused   bool // by an operator
 	inFlight int
 	waiting  bells
 	limiter  *rate.Limiter // nil where there is no limit
@@ -123,9 +124,15 @@ func stateOf(state gobreaker.State) State {
 
 // refusal says why a call may not begin yet.
 type refusal struct {
-	again   time.Duration // when to ask again; 0: the bell rings
-	breaker bool
+	again time.Duration // when to ask again; 0: the bell rings
+	shut  string        // why nothing is let through at all; empty where it is
 }
+
+// Why a gate is shut.
+const (
+	shutByBreaker = "the breaker of the endpoint is open"
+	shutByPause   = "an operator paused the endpoint"
+)
 
 // pass lets one call begin. It is given back with leave.
 type pass struct {
@@ -150,10 +157,14 @@ func (g *gate) admit(now time.Time, who bell) (func(error), refusal) {
 		g.waiting.add(who)
 		return nil, refusal{}
 	}
+	if g.paused {
+		g.waiting.add(who)
+		return nil, refusal{again: breakerLook, shut: shutByPause}
+	}
 	// An open breaker is asked first of all, so that a refusal costs neither a slot nor a token.
 	if g.breaker.State() == gobreaker.StateOpen {
 		g.waiting.add(who)
-		return nil, refusal{again: breakerLook, breaker: true}
+		return nil, refusal{again: breakerLook, shut: shutByBreaker}
 	}
 	if !g.slots.take(who) {
 		return nil, refusal{}
@@ -170,7 +181,7 @@ func (g *gate) admit(now time.Time, who bell) (func(error), refusal) {
 	if err != nil { // half open, and as many as may are under way: the first answer rings
 		g.slots.give()
 		g.waiting.add(who)
-		return nil, refusal{again: breakerLook, breaker: true}
+		return nil, refusal{again: breakerLook, shut: shutByBreaker}
 	}
 	g.inFlight++
 	return done, refusal{}
@@ -202,18 +213,34 @@ func (g *gate) tell(changes []State) {
 	}
 }
 
-// open reports whether the breaker lets nothing through.
-func (g *gate) open() bool {
+// shut says why nothing is let through, empty where something may be.
+func (g *gate) shut() string {
 	g.mu.Lock()
-	open := g.breaker.State() == gobreaker.StateOpen
+	var why string
+	switch {
+	case g.paused:
+		why = shutByPause
+	case g.breaker.State() == gobreaker.StateOpen:
+		why = shutByBreaker
+	}
 	changes := g.take()
 	g.mu.Unlock()
 	g.tell(changes)
-	return open
+	return why
+}
+
+// pause shuts the gate, or opens it and rings for those who wait. Calls under way are left alone.
+func (g *gate) pause(paused bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.paused && !paused {
+		g.waiting.ring()
+	}
+	g.paused = paused
 }
 
 func (g *gate) status() EndpointStatus {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return EndpointStatus{Endpoint: g.name, InFlight: g.inFlight, Limit: g.endpoint.Concurrency, Breaker: g.state}
+	return EndpointStatus{Endpoint: g.name, InFlight: g.inFlight, Limit: g.endpoint.Concurrency, Breaker: g.state, Paused: g.paused}
 }

@@ -57,7 +57,7 @@ func passGate(free int, endpoint Endpoint, steps []gateStep) error {
 	for _, step := range steps {
 		switch {
 		case step.kind == 0:
-			was := g.open()
+			was := g.shut() != ""
 			p, why, ok := g.enter(time.Now(), who)
 			if ok && was || !ok && why == (refusal{}) && len(under) < min(endpoint.Concurrency, free) {
 				return fmt.Errorf("let through: %t, while open: %t, with %d under way; why %+v", ok, was, len(under), why)

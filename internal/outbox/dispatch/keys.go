@@ -164,7 +164,7 @@ type end struct {
 	swept  time.Time // when it was last relieved
 	loaded int       // parked ones whose payload is in memory or on its way
 	again  time.Time // when the gate is asked again
-	shut   bool      // the breaker was what refused
+	shut   string    // why the gate let nothing through, when it was asked last
 	volley *volley   // for calls that begin now; nil before the first
 
 	live    int       // intents in the window that wait for it, behind others of their key or not

@@ -37,4 +37,5 @@ type EndpointStatus struct {
 	InFlight int    `json:"inflight"`
 	Limit    int    `json:"limit"` // of calls at once
 	Breaker  State  `json:"breaker"`
+	Paused   bool   `json:"paused"` // by an operator: no calls, no attempts are used up
 }

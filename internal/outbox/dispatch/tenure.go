@@ -716,22 +716,22 @@ func (t *tenure) full() bool {
 
 // pump sends what is in line for an endpoint, as far as it is let through.
 func (t *tenure) pump(n *end) {
-	if t.slow(n) {
+	if t.slow(n) && n.shut == "" {
 		t.makeRoom(n, slowKept, "the endpoint is slow")
 	}
-	if n.again.After(t.now) && (!n.shut || n.gate.open()) {
+	if n.again.After(t.now) && (n.shut == "" || n.gate.shut() != "") {
 		t.relieve(n)
 		return
 	}
-	n.shut = false
+	n.shut = ""
 	for len(n.line) > 0 && !t.full() && !t.now.Add(n.gate.endpoint.Timeout).After(t.held.Until) {
 		e := n.line[0]
 		if e.payload == nil {
 			if n.loaded >= loadedMax {
 				return
 			}
-			if n.gate.open() {
-				t.refused(n, refusal{again: breakerLook, breaker: true})
+			if why := n.gate.shut(); why != "" {
+				t.refused(n, refusal{again: breakerLook, shut: why})
 				return
 			}
 			n.pop()
@@ -772,17 +772,17 @@ func (t *tenure) volley(n *end) *volley {
 }
 
 func (t *tenure) refused(n *end, why refusal) {
-	n.again, n.shut = t.now.Add(why.again), why.breaker
+	n.again, n.shut = t.now.Add(why.again), why.shut
 	t.relieve(n)
 }
 
-// relieve makes room for other endpoints where a breaker is open; no attempt is used up.
+// relieve makes room for other endpoints where a breaker is open or an endpoint is paused; no attempt is used up.
 func (t *tenure) relieve(n *end) {
-	if !n.shut || !t.pressed() || n.fresh == 0 && t.now.Before(n.swept.Add(breakerLook)) {
+	if n.shut == "" || !t.pressed() || n.fresh == 0 && t.now.Before(n.swept.Add(breakerLook)) {
 		return
 	}
 	n.swept = t.now
-	t.makeRoom(n, 0, "the breaker of the endpoint is open")
+	t.makeRoom(n, 0, n.shut)
 }
 
 // makeRoom parks what is in line for an endpoint, but for the first ones, and all that waits behind
