@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -137,14 +136,7 @@ func (s *Server) orderEffect(ctx context.Context, w http.ResponseWriter, r *http
 	if err := order.validate(); err != nil {
 		return 0, nil, &Problem{http.StatusUnprocessableEntity, err.Error()}
 	}
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		host = r.RemoteAddr
-	}
-	if order.Actor == "" {
-		order.Actor = "api"
-	}
-	order.Actor += "@" + host
+	order.Actor = order.from(r)
 	value, err := s.config.Effects.Order(ctx, effect, action, order)
 	s.audit(ctx, r.RemoteAddr, err, slog.String("action", action), slog.String("effect", effect), slog.String("reason", order.Reason), slog.String("actor", order.Actor))
 	return http.StatusAccepted, value, err

@@ -49,6 +49,7 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request) {
 		"Checks":      s.readiness(r.Context()),
 		"Token":       s.config.TokenFile != "",
 		"Ledger":      s.config.Effects != nil,
+		"Pauses":      s.config.Pauses != nil,
 		"Profiling":   s.config.Profiling,
 		"ReasonMax":   reasonRuneMax,
 		"ActorMax":    actorRuneMax,

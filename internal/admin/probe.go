@@ -75,11 +75,15 @@ func (s *Server) probe(endpoint string, checks []Check) http.HandlerFunc {
 			_, _ = w.Write([]byte("ok\n")) // the client went away: nobody is left to tell
 			return
 		}
-		_, _ = w.Write(listing(endpoint, checks, results, excluded))
+		var notes []string
+		if s.config.Notes != nil && endpoint == "readyz" {
+			notes = s.config.Notes()
+		}
+		_, _ = w.Write(listing(endpoint, checks, results, excluded, notes))
 	}
 }
 
-func listing(endpoint string, checks []Check, results []result, excluded []string) []byte {
+func listing(endpoint string, checks []Check, results []result, excluded, notes []string) []byte {
 	var text bytes.Buffer
 	for _, result := range results {
 		switch {
@@ -95,6 +99,9 @@ func listing(endpoint string, checks []Check, results []result, excluded []strin
 		if !slices.ContainsFunc(checks, func(check Check) bool { return check.Name == name }) {
 			fmt.Fprintf(&text, "warn: no check %q to exclude\n", name)
 		}
+	}
+	for _, note := range notes {
+		fmt.Fprintf(&text, "note: %s\n", strings.Join(strings.Fields(note), " "))
 	}
 	verdict := "passed"
 	if len(failed(results)) > 0 {

@@ -59,6 +59,10 @@ type Config struct {
 	Settings any
 	// Effects answers for the effect ledger, nil where this process has none.
 	Effects Effects
+	// Pauses lets operators leave input and endpoints alone for a while; nil: there is no such thing here.
+	Pauses Pauses
+	// Notes are lines for whoever asks for the readiness in full: what is as an operator wanted it, and not as usual.
+	Notes func() []string
 	// Contents allows Effects to show what was sent and answered to whoever has the token.
 	Contents bool
 	// Drain begins a drain and returns at once. An error says why it cannot begin. Asking again
@@ -193,6 +197,7 @@ func (s *Server) handler() http.Handler {
 	})
 	mux.HandleFunc("POST /api/v1/drain", s.drain)
 	s.routeEffects(mux)
+	s.routePauses(mux)
 	if s.config.Profiling {
 		// Not pprof.Cmdline: an argument may hold a secret.
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index)

@@ -35,6 +35,7 @@ type readyCheck struct {
 // abilities say which orders this process takes.
 type abilities struct {
 	Drain   bool `json:"drain"`   // a token is configured
+	Pause   bool `json:"pause"`   // and there are pauses
 	Effects bool `json:"effects"` // and there is a ledger
 }
 
@@ -80,7 +81,7 @@ func (s *Server) makeSnapshot(ctx context.Context, now time.Time) ([]byte, error
 	token := s.config.TokenFile != ""
 	body, err := json.Marshal(snapshot{
 		At: now.UTC(), Application: s.config.Application, Instance: s.config.Instance, Version: s.config.Version,
-		Ready: s.readiness(ctx), Can: abilities{Drain: token, Effects: token && s.config.Effects != nil}, View: view,
+		Ready: s.readiness(ctx), Can: abilities{Drain: token, Pause: token && s.config.Pauses != nil, Effects: token && s.config.Effects != nil}, View: view,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("the view is no JSON: %w", err)

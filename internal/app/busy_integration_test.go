@@ -4,9 +4,13 @@ package app
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"sync"
 	"time"
 
+	"pawl/internal/admin"
+	"pawl/internal/pause"
 	"pawl/internal/telemetry"
 	"pawl/internal/txn"
 )
@@ -18,6 +22,31 @@ type busy struct {
 	mu    sync.Mutex
 	since time.Time
 	looks int64
+
+	pauses []PauseView
+}
+
+func newBusy() *busy {
+	now := time.Now().UTC()
+	return &busy{since: now.Add(-3 * time.Hour), pauses: busyPauses(now)}
+}
+
+// List implements admin.Pauses.
+func (b *busy) List(context.Context) (any, error) {
+	return nil, errors.New("the page has no need of it")
+}
+
+// Order implements admin.Pauses.
+func (b *busy) Order(_ context.Context, action string, order admin.PauseOrder) (any, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	target := pause.Target(order.Target)
+	if action == string(Resume) {
+		b.pauses = slices.DeleteFunc(b.pauses, func(p PauseView) bool { return p.Target == target })
+	} else {
+		b.pauses = append(b.pauses, PauseView{Pause: pause.Pause{Target: target, Reason: order.Reason, Actor: order.Actor, Since: time.Now().UTC()}})
+	}
+	return PausePlan{Action: PauseAction(action), Target: target}, nil
 }
 
 func (b *busy) view(context.Context) (any, error) {
@@ -26,7 +55,7 @@ func (b *busy) view(context.Context) (any, error) {
 	b.looks++
 	n, now := b.looks, time.Now().UTC()
 	view := View{
-		Since: b.since, KafkaUp: new(true), Endpoints: []string{"mail", "payments", "warehouse"},
+		Since: b.since, Pauses: slices.Clone(b.pauses), KafkaUp: new(true), Endpoints: []string{"mail", "payments", "warehouse"},
 		Inputs: []InputView{
 			{Topic: "orders", Handler: "orders", Committed: 4213 * n, Rejected: 2 * n, Aborted: 500, Held: new(7.0)},
 			{Topic: "orders.effect-results", Handler: "order-results", Committed: 812 * n},
@@ -48,7 +77,7 @@ func (b *busy) view(context.Context) (any, error) {
 		Effects: &EffectsView{
 			LedgerUp: true, Ingested: 820 * n, Results: 812 * n, Lanes: 6, Halted: 1, Waiting: new(0.4),
 			Endpoints: []EndpointView{
-				{Endpoint: "mail", Pending: new(int64(0)), Parked: new(int64(0)), Dead: new(int64(0)), Oldest: new(0.0), Breaker: "closed", Limit: 64, Calls: map[string]int64{}},
+				{Endpoint: "mail", Paused: true, Pending: new(int64(0)), Parked: new(int64(0)), Dead: new(int64(0)), Oldest: new(0.0), Breaker: "closed", Limit: 64, Calls: map[string]int64{}},
 				{Endpoint: "payments", Pending: new(int64(118)), Parked: new(int64(3)), Dead: new(int64(2)), Oldest: new(41.0), Breaker: "closed", InFlight: 17, Limit: 64, Calls: map[string]int64{"accepted": 804 * n, "later": 4 * n}},
 				{Endpoint: "warehouse", Pending: new(int64(5310)), Parked: new(int64(40)), Dead: new(int64(0)), Oldest: new(5400.0), Breaker: "open", Limit: 16, Calls: map[string]int64{"no_answer": n}},
 			},
@@ -57,6 +86,14 @@ func (b *busy) view(context.Context) (any, error) {
 	view.Partitions = busyPartitions()
 	view.Transactions.Recent, view.Transactions.Failed = busyTransactions(n, now)
 	return view, nil
+}
+
+func busyPauses(now time.Time) []PauseView {
+	since := now.Truncate(time.Hour).Add(-3 * time.Hour)
+	return []PauseView{
+		{Pause: pause.Pause{Target: "input/orders/7", Reason: "bad data from upstream " + markup, Actor: "ann@10.0.0.7", Since: since, Expected: since.Add(time.Hour)}, Overdue: 7200},
+		{Pause: pause.Pause{Target: "endpoint/mail", Reason: "maintenance of the mail server", Actor: "bob@host-2", Since: since, Until: since.Add(8 * time.Hour), Expected: since.Add(8 * time.Hour)}},
+	}
 }
 
 func busyPartitions() (partitions []PartitionView) {
@@ -69,6 +106,8 @@ func busyPartitions() (partitions []PartitionView) {
 			one.Halted = "the committed offset is out of range: run processor offsets set " + markup
 		case 5:
 			one.Held = new(int64(77))
+		case 7:
+			one.Records, one.Seconds, one.Paused = new(int64(350)), new(95.0), "input/orders/7"
 		case 6:
 			one.Records, one.Held, one.Seconds = nil, nil, nil
 		}

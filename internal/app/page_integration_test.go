@@ -31,7 +31,7 @@ func serveBusy(t *testing.T, listen string, log io.Writer) (url string, end func
 		t.Fatal(err)
 	}
 	conf, origins := load(t, LoadOptions{File: "../../deploy/config.example.yaml", Set: []string{"application=orders", "txn.lanes=3"}})
-	process := &busy{since: time.Now().Add(-3 * time.Hour).UTC()}
+	process := newBusy()
 	ok := func(context.Context) error { return nil }
 	server, err := admin.Open(t.Context(), admin.Config{
 		Listen: listen, TokenFile: token, Application: "orders", Instance: "orders-0", Version: map[string]string{"version": "1.4.2"},
@@ -43,6 +43,7 @@ func serveBusy(t *testing.T, listen string, log io.Writer) (url string, end func
 			{Name: "group", Probe: func(context.Context) error { return errors.New("not every lane is in the consumer group yet") }},
 		},
 		Status: process.view, View: process.view, Settings: publicSettings(origins.Settings(conf)),
+		Pauses:  process,
 		Effects: effectsAPI{&fakeStore{}}, Drain: func(admin.Drain) error { return nil },
 	})
 	if err != nil {
@@ -97,14 +98,15 @@ func TestPageShowsEverythingAsText(t *testing.T) {
 		"#state":        {"Not ready"},
 		"#about":        {"version 1.4.2", "up 3 h"},
 		"#checks":       {"group failed: not every lane", "preflight ok"},
+		"#pauses":       {"Stopped by operators, in all processes: 2", "input/orders/7 is paused", "bad data from upstream " + markup, "ann@10.0.0.7", "was to be over", "endpoint/mail is held", "Ends by itself at"},
 		"#stats":        {"1,240", "Did not commit", "Readers held back", "12 s", "Partitions halted"},
 		"#flow-table":   {"orders.effect-results", "transaction", "orders.dead-letter", "payments (calls)"},
-		"#flow":         {"orders.priced", "/s", "breaker open"},
-		"#partitions":   {"orders/3", "800 ms", "halted: the committed offset", markup, "77 held back upstream", "lag not known yet"},
+		"#flow":         {"orders.priced", "/s", "breaker open", "paused in part", "endpoint, held"},
+		"#partitions":   {"orders/3", "800 ms", "halted: the committed offset", markup, "77 held back upstream", "lag not known yet", "paused by input/orders/7"},
 		"#lanes":        {"working", "opening, not in the group"},
 		"#ended":        {"rebalance: partitions moved while it was open", "committed"},
 		"#failed":       {"aborted", "unknown", "300 ms"},
-		"#effects":      {"warehouse", "open", "5,310", "90 min", "17 of 64"},
+		"#effects":      {"warehouse", "open", "5,310", "90 min", "17 of 64", "held by an operator"},
 		"#dead":         {"bad_json", "no_price", "14"},
 		"#config":       {"kafka.brokers", "config.example.yaml", "--set"},
 		"#orders":       {"Token"},
@@ -298,6 +300,51 @@ func TestPageGivesOrders(t *testing.T) {
 	}
 	b.Click("#lock")
 	b.Await(`!document.querySelector("#unlocked").checkVisibility() && document.querySelectorAll("#found tbody tr").length === 0`)
+	calm(t, b)
+}
+
+// A pause is ordered on the page with a reason and an end, is seen at the top of it at once, and resumed there.
+func TestPagePausesAndResumes(t *testing.T) {
+	t.Parallel()
+	log := &lockedBuffer{}
+	b, _, _ := openBusy(t, log)
+	var buttons int
+	if b.Evaluate(`document.querySelectorAll("#pauses button").length`, &buttons); buttons != 0 {
+		t.Errorf("%d buttons before the token was given", buttons)
+	}
+	b.Evaluate(`document.querySelector("#token").focus()`, nil)
+	b.Type(testToken)
+	b.Press("Enter")
+	b.Await(`document.querySelectorAll("#pauses button").length === 2`)
+	b.Screenshot("page-pauses")
+
+	b.Evaluate(`document.querySelector("#pause-target").focus()`, nil)
+	b.Type("input/orders/3")
+	b.Press("Enter")
+	b.Await(`document.querySelector("#confirm").open && document.querySelector("#confirm-title").textContent === "Pause input/orders/3?"`)
+	b.Screenshot("page-pause-confirm")
+	b.Click("#confirm-go")
+	b.Await(`document.querySelector("#confirm").open`) // there is no reason yet
+	b.Evaluate(`document.querySelector("#for").focus()`, nil)
+	b.Type("30m")
+	b.Evaluate(`document.querySelector("#reason").focus()`, nil)
+	b.Type("spoilt by a deploy")
+	b.Click("#confirm-go")
+	b.Await(`document.querySelector("#order-word").textContent === "Ordered: input/orders/3 is paused."`)
+	b.Await(`document.querySelectorAll("#pauses li").length === 3 && document.querySelector("#pauses-title").textContent.endsWith("3")`)
+	if text := textOf(b, "#pauses"); !strings.Contains(text, "input/orders/3 is paused") || !strings.Contains(text, "spoilt by a deploy") {
+		t.Errorf("the page says %q", text)
+	}
+	b.Click(`#pauses button[aria-label="Resume endpoint/mail"]`)
+	b.Await(`document.querySelector("#confirm-title").textContent === "Resume endpoint/mail?" && !document.querySelector("#for-label").checkVisibility()`)
+	b.Type("it is back")
+	b.Click("#confirm-go")
+	b.Await(`document.querySelectorAll("#pauses li").length === 2 && document.querySelector("#order-word").textContent === "Ordered: endpoint/mail is resumed."`)
+	for _, want := range []string{`"action":"pause","target":"input/orders/3","for":"30m","reason":"spoilt by a deploy"`, `"action":"resume","target":"endpoint/mail","for":"","reason":"it is back"`} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("the audit has no %s: %s", want, log.String())
+		}
+	}
 	calm(t, b)
 }
 

@@ -22,6 +22,7 @@ import (
 	"pawl/internal/admin"
 	"pawl/internal/handlers"
 	"pawl/internal/kafka"
+	"pawl/internal/pause"
 	"pawl/internal/telemetry"
 	"pawl/internal/txn"
 )
@@ -60,6 +61,7 @@ func Run(ctx context.Context, conf Config, build Build, options Options, w io.Wr
 	}
 	defer s.client.Close()
 	defer s.effects.close()
+	defer s.pauses.Close()
 	log.Info("starting", slog.String("version", build.Version),
 		slog.String("application", conf.Application), slog.String("instance", conf.Instance),
 		slog.Any("brokers", conf.Kafka.Brokers), slog.Any("inputs", conf.inputTopics()),
@@ -69,10 +71,11 @@ func Run(ctx context.Context, conf Config, build Build, options Options, w io.Wr
 	rest, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var wait sync.WaitGroup
-	var adminErr, telemetryErr error
+	var adminErr, telemetryErr, pausesErr error
 	wait.Go(func() { adminErr = s.admin.Run(rest) })
 	wait.Go(func() { telemetryErr = s.telemetry.Run(rest) })
-	err = s.runEngine(ctx)
+	// The engine asks what is paused to its end, and so does whoever looks at a process that has been drained.
+	err = s.runEngine(ctx, func() { wait.Go(func() { pausesErr = s.pauses.Run(rest) }) })
 	if twin, ok := errors.AsType[*txn.TwinError](err); ok {
 		s.showTwin(ctx, twin)
 	}
@@ -82,7 +85,7 @@ func Run(ctx context.Context, conf Config, build Build, options Options, w io.Wr
 	}
 	stop()
 	wait.Wait()
-	if err := errors.Join(err, adminErr, telemetryErr); err != nil {
+	if err := errors.Join(err, adminErr, telemetryErr, pausesErr); err != nil {
 		return err
 	}
 	log.Info("stopped")
@@ -112,6 +115,7 @@ type service struct {
 	client *kgo.Client // for what the service asks beside its work
 
 	engine    *txn.Engine
+	pauses    *pause.Board
 	effects   *effects // nil where this process has no ledger
 	admin     *admin.Server
 	telemetry *telemetry.Telemetry
@@ -143,39 +147,52 @@ func open(ctx context.Context, conf Config, build Build, told Options, log *slog
 	registry := prometheus.NewRegistry()
 	s.tracing, err = conf.tracing(ctx, build)
 	if err == nil {
-		watched := conf.telemetry(registry, build, log, newWatch(conf, s.kafka, s.client, s.status))
+		watched := conf.telemetry(registry, build, log, newWatch(conf, s.kafka, s.client, s.status), s.pauseFacts)
 		watched.Tracing = s.tracing
 		s.telemetry, err = telemetry.New(watched)
-	}
-	if err == nil {
-		err = s.openEngine(options)
 	}
 	if err == nil {
 		s.effects, err = s.openEffects(ctx, options, registry, told.Migrate)
 	}
 	if err == nil {
+		err = s.openPauses(options)
+	}
+	if err == nil {
+		err = s.openEngine(options)
+	}
+	if err == nil {
 		view := &viewer{
 			conf: conf, since: time.Now(), metrics: registry, status: s.status, recent: s.telemetry.Recent,
-			draining: func() bool { return s.notDraining(ctx) != nil },
+			draining: func() bool { return s.notDraining(ctx) != nil }, pauses: s.pauses.Set,
 		}
-		ready := []admin.Check{{Name: "drain", Probe: s.notDraining}, {Name: "preflight", Probe: s.preflightPassed}, {Name: "group", Probe: s.joined}}
+		ready := []admin.Check{
+			{Name: "drain", Probe: s.notDraining},
+			{Name: "preflight", Probe: s.preflightPassed},
+			{Name: "pauses", Probe: s.pausesKnown},
+			{Name: "group", Probe: s.joined},
+		}
 		if s.effects != nil {
 			ready = append(ready, admin.Check{Name: "ledger", Probe: s.effects.ready})
 		}
 		s.admin, err = admin.Open(ctx, admin.Config{
-			Effects: s.effects.api(), Contents: conf.Admin.Contents, Profiling: conf.Admin.Profiling,
+			Effects: s.effects.api(), Pauses: pausesAPI{s}, Notes: s.pauseNotes, Contents: conf.Admin.Contents, Profiling: conf.Admin.Profiling,
 			Listen: conf.Admin.Listen, TokenFile: conf.Admin.TokenFile,
 			Application: conf.Application, Instance: conf.Instance, Version: build.Full,
 			Metrics: registry, Log: log,
 			Live:    []admin.Check{{Name: "lanes", Probe: s.alive}},
 			Ready:   ready,
 			Started: []admin.Check{{Name: "preflight", Probe: s.preflightPassed}},
-			Status:  func(context.Context) (any, error) { return Status{s.status(), s.effects.status()}, nil },
-			View:    view.view, Settings: publicSettings(told.Settings),
+			Status: func(context.Context) (any, error) {
+				return Status{s.status(), s.pauses.Set().List(), s.effects.status()}, nil
+			},
+			View: view.view, Settings: publicSettings(told.Settings),
 			Drain: s.drain,
 		})
 	}
 	if err != nil {
+		if s.pauses != nil {
+			s.pauses.Close()
+		}
 		s.effects.close()
 		s.client.Close()
 		return nil, err
@@ -186,6 +203,7 @@ func open(ctx context.Context, conf Config, build Build, told Options, log *slog
 // Status is what the operations HTTP tells of a process.
 type Status struct {
 	txn.Status
+	Pauses  []pause.Pause  `json:"pauses"`            // of the whole application, in force now
 	Effects *EffectsStatus `json:"effects,omitempty"` // absent where this process has no ledger
 }
 
@@ -194,14 +212,16 @@ func (s *service) openEngine(options []kgo.Opt) error {
 	if err != nil {
 		return err
 	}
+	conf.Pauses = s.pauses
 	if s.engine, err = txn.New(conf); err != nil {
 		return fmt.Errorf("configure the engine: %w", err)
 	}
 	return nil
 }
 
-// runEngine waits for the preflight and works until ctx ends or a drain is ordered.
-func (s *service) runEngine(ctx context.Context) error {
+// runEngine waits for the preflight and works until ctx ends or a drain is ordered. followPauses is called when the
+// control topic is known to be there.
+func (s *service) runEngine(ctx context.Context, followPauses func()) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	go func() {
@@ -212,6 +232,10 @@ func (s *service) runEngine(ctx context.Context) error {
 		}
 	}()
 	if !s.awaitPreflight(ctx) {
+		return nil
+	}
+	followPauses()
+	if !s.awaitPauses(ctx) {
 		return nil
 	}
 	var work sync.WaitGroup
@@ -354,10 +378,10 @@ func (c Config) hash() string {
 	return hex.EncodeToString(sum[:6])
 }
 
-func (c Config) telemetry(registry *prometheus.Registry, build Build, log *slog.Logger, watch *watch) telemetry.Config {
+func (c Config) telemetry(registry *prometheus.Registry, build Build, log *slog.Logger, watch *watch, pauses func() telemetry.Pauses) telemetry.Config {
 	config := telemetry.Config{
 		Registry: registry, Log: log, Version: build.Version, Revision: build.Commit, ConfigHash: c.hash(),
-		Outputs: slices.Sorted(maps.Values(c.OutputTopics())), Status: watch.status, Lag: watch.lag, Held: watch.held,
+		Outputs: slices.Sorted(maps.Values(c.OutputTopics())), Status: watch.status, Lag: watch.lag, Held: watch.held, Pauses: pauses,
 	}
 	for _, route := range c.Routes {
 		config.Routes = append(config.Routes, telemetry.Route{Handler: route.Handler, Topics: route.Topics})

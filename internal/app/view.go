@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"pawl/internal/pause"
 	"pawl/internal/telemetry"
 	"pawl/internal/txn"
 )
@@ -22,6 +23,7 @@ import (
 type View struct {
 	Since        time.Time        `json:"since"`
 	Draining     bool             `json:"draining"`
+	Pauses       []PauseView      `json:"pauses"`
 	KafkaUp      *bool            `json:"kafka_up,omitempty"` // whether the brokers answered the last question about the lag
 	Inputs       []InputView      `json:"inputs"`
 	Outputs      []OutputView     `json:"outputs"`
@@ -31,6 +33,13 @@ type View struct {
 	DeadLetters  []DeadLetterView `json:"dead_letters"`
 	Endpoints    []string         `json:"endpoints"`
 	Effects      *EffectsView     `json:"effects,omitempty"` // absent where this process has no ledger
+}
+
+// PauseView is what an operator has stopped for a while, here and in all other processes.
+type PauseView struct {
+	pause.Pause
+
+	Overdue float64 `json:"overdue_seconds"` // by which it has lasted longer than it was said to
 }
 
 // InputView is an input topic with what became of its records.
@@ -79,6 +88,7 @@ type PartitionView struct {
 	Held      *int64   `json:"held_records,omitempty"`
 	Seconds   *float64 `json:"lag_seconds,omitempty"`
 	Halted    string   `json:"halted,omitempty"` // why it stands still
+	Paused    string   `json:"paused,omitempty"` // by what pause it is not read
 }
 
 // TransactionsView is what became of transactions.
@@ -121,6 +131,7 @@ type EndpointView struct {
 	Dead     *int64           `json:"dead,omitempty"`
 	Oldest   *float64         `json:"oldest_seconds,omitempty"`
 	Breaker  string           `json:"breaker,omitempty"`
+	Paused   bool             `json:"paused"` // by an operator
 	InFlight int64            `json:"in_flight"`
 	Limit    int64            `json:"limit"`
 	Calls    map[string]int64 `json:"calls"`   // by what came back
@@ -135,6 +146,7 @@ type viewer struct {
 	status   func() txn.Status
 	recent   func() (all, failed []telemetry.Transaction)
 	draining func() bool
+	pauses   func() pause.Set
 }
 
 // view implements admin.Config.View.
@@ -143,11 +155,11 @@ func (v *viewer) view(context.Context) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	status := v.status()
+	status, pauses := v.status(), v.pauses()
 	view := View{
-		Since: v.since.UTC(), Draining: v.draining(), Inputs: v.inputs(all), Outputs: v.outputs(all),
-		Lanes: lanesView(status), Partitions: partitionsView(status, all), Transactions: v.transactions(all),
-		DeadLetters: []DeadLetterView{}, Endpoints: append([]string{}, v.conf.EndpointNames()...), Effects: v.effects(all),
+		Since: v.since.UTC(), Draining: v.draining(), Pauses: pausesView(pauses), Inputs: v.inputs(all), Outputs: v.outputs(all),
+		Lanes: lanesView(status), Partitions: partitionsView(status, pauses, all), Transactions: v.transactions(all),
+		DeadLetters: []DeadLetterView{}, Endpoints: append([]string{}, v.conf.EndpointNames()...), Effects: v.effects(pauses, all),
 	}
 	if up, known := all.find("processor_kafka_up"); known {
 		answered := up == 1
@@ -160,6 +172,14 @@ func (v *viewer) view(context.Context) (any, error) {
 		return cmp.Or(cmp.Compare(b.Records, a.Records), cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Reason, b.Reason))
 	})
 	return view, nil
+}
+
+func pausesView(pauses pause.Set) []PauseView {
+	shown := []PauseView{}
+	for _, p := range pauses.List() {
+		shown = append(shown, PauseView{Pause: p, Overdue: p.Overdue(time.Now()).Seconds()})
+	}
+	return shown
 }
 
 func (v *viewer) inputs(all measured) []InputView {
@@ -209,7 +229,7 @@ func lanesView(status txn.Status) []LaneView {
 	return lanes
 }
 
-func partitionsView(status txn.Status, all measured) []PartitionView {
+func partitionsView(status txn.Status, pauses pause.Set, all measured) []PartitionView {
 	partitions := []PartitionView{}
 	for _, lane := range status.Lanes {
 		halted := map[string]string{}
@@ -220,8 +240,9 @@ func partitionsView(status txn.Status, all measured) []PartitionView {
 			for _, partition := range owned {
 				number := strconv.Itoa(int(partition))
 				labels := []string{"topic", topic, "partition", number}
+				by, _ := pauses.Input(topic, partition)
 				partitions = append(partitions, PartitionView{
-					Topic: topic, Partition: partition, Lane: lane.Lane, Halted: halted[topic+"/"+number],
+					Topic: topic, Partition: partition, Lane: lane.Lane, Halted: halted[topic+"/"+number], Paused: string(by.Target),
 					Records: whole(all.number("processor_consumer_lag_records", labels...)),
 					Held:    whole(all.number("processor_consumer_held_records", labels...)),
 					Seconds: all.number("processor_consumer_lag_seconds", labels...),
@@ -246,7 +267,7 @@ func (v *viewer) transactions(all measured) TransactionsView {
 	return view
 }
 
-func (v *viewer) effects(all measured) *EffectsView {
+func (v *viewer) effects(pauses pause.Set, all measured) *EffectsView {
 	up, found := all.find("processor_outbox_ledger_up")
 	if !found {
 		return nil
@@ -271,7 +292,9 @@ func (v *viewer) effects(all measured) *EffectsView {
 		}
 	}
 	for _, name := range names {
-		view.Endpoints = append(view.Endpoints, endpointView(name, all, view.LedgerUp))
+		one := endpointView(name, all, view.LedgerUp)
+		_, one.Paused = pauses.Endpoint(name)
+		view.Endpoints = append(view.Endpoints, one)
 	}
 	return view
 }

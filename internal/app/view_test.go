@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"pawl/internal/pause"
 	"pawl/internal/telemetry"
 	"pawl/internal/txn"
 )
@@ -137,7 +138,7 @@ func TestViewTellsTheLedgerThatIsAwayFromTheEmptyOne(t *testing.T) {
 	conf, _ := load(t, LoadOptions{File: writeConfig(t, minimal+"endpoints: {payments: {url: \"https://pay.example\"}, mail: {url: \"https://mail.example\"}}\n")})
 	viewOf := func(all measured) *EffectsView {
 		v := &viewer{
-			conf: conf, metrics: gauges(t, all), status: func() txn.Status { return txn.Status{} }, draining: func() bool { return false },
+			conf: conf, metrics: gauges(t, all), status: func() txn.Status { return txn.Status{} }, draining: func() bool { return false }, pauses: func() pause.Set { return nil },
 			recent: func() (all, failed []telemetry.Transaction) { return nil, nil },
 		}
 		made, err := v.view(t.Context())

@@ -14,6 +14,7 @@ import (
 // has moved away is gone with the next scrape, without anybody having to remove it.
 type facts struct {
 	status func() txn.Status
+	pauses func() Pauses
 
 	mu         sync.Mutex
 	lag        []LagSample
@@ -32,7 +33,7 @@ const (
 )
 
 type factDescs struct {
-	assigned, halted, lastCommit, lag, heldRecords, lagSeconds, held, lanes, open, brokers *prometheus.Desc
+	assigned, halted, lastCommit, lag, heldRecords, lagSeconds, held, lanes, open, brokers, paused, pauseAge, pauseOverdue, pauseIgnored *prometheus.Desc
 }
 
 func describeFacts() factDescs {
@@ -59,6 +60,17 @@ func describeFacts() factDescs {
 			"Lanes of this process by what they are doing.", []string{"phase"}, nil),
 		open: prometheus.NewDesc("processor_transaction_open_seconds",
 			"Age of the oldest transaction that this process has in work; 0 where there is none.", nil, nil),
+		paused: prometheus.NewDesc("processor_consumer_paused",
+			"1 for a partition that this process owns and does not read, because an operator paused it, else 0.",
+			[]string{"topic", "partition"}, nil),
+		pauseAge: prometheus.NewDesc("processor_pause_age_seconds",
+			"How long input or an endpoint has been paused by an operator, 0 where it is not; every process tells of all, of partitions only while they are paused by themselves.",
+			[]string{"target"}, nil),
+		pauseOverdue: prometheus.NewDesc("processor_pause_overdue_seconds",
+			"By how much a pause has lasted longer than it was said to, an hour where nothing was said; 0 until then.",
+			[]string{"target"}, nil),
+		pauseIgnored: prometheus.NewDesc("processor_pause_notes_ignored",
+			"Targets of which the newest order to pause or resume can't be read by this release.", nil, nil),
 		brokers: prometheus.NewDesc("processor_kafka_up",
 			"1 if the brokers answered the last question about the lag, asked every 5 s, else 0.", nil, nil),
 	}
@@ -91,7 +103,7 @@ func (f *facts) setCommitted(at time.Time) {
 // Describe implements prometheus.Collector.
 func (f *facts) Describe(descs chan<- *prometheus.Desc) {
 	d := describeFacts()
-	for _, desc := range []*prometheus.Desc{d.assigned, d.halted, d.lastCommit, d.lag, d.heldRecords, d.lagSeconds, d.held, d.lanes, d.open, d.brokers} {
+	for _, desc := range []*prometheus.Desc{d.assigned, d.halted, d.lastCommit, d.lag, d.heldRecords, d.lagSeconds, d.held, d.lanes, d.open, d.brokers, d.paused, d.pauseAge, d.pauseOverdue, d.pauseIgnored} {
 		descs <- desc
 	}
 }
@@ -119,12 +131,27 @@ func (f *facts) Collect(metrics chan<- prometheus.Metric) {
 	for topic, age := range held {
 		gauge(d.held, age.Seconds(), topic)
 	}
+	if f.pauses != nil {
+		pauses := f.pauses()
+		for _, p := range pauses.Targets {
+			gauge(d.pauseAge, p.Age.Seconds(), p.Target)
+			gauge(d.pauseOverdue, p.Overdue.Seconds(), p.Target)
+		}
+		gauge(d.pauseIgnored, float64(pauses.Ignored))
+	}
 	if f.status == nil {
 		return
 	}
 	view := viewOf(f.status(), time.Now())
 	gauge(d.assigned, float64(len(view.owned)))
 	gauge(d.halted, float64(view.halted))
+	for at := range view.owned {
+		paused := 0.0
+		if view.paused[at] {
+			paused = 1
+		}
+		gauge(d.paused, paused, at.topic, strconv.Itoa(int(at.partition)))
+	}
 	gauge(d.open, view.open.Seconds())
 	for _, phase := range txn.Phases() {
 		gauge(d.lanes, float64(view.phases[phase]), string(phase))
@@ -149,18 +176,24 @@ type place struct {
 // view is the status of the lanes, summed up.
 type view struct {
 	owned  map[place]bool
+	paused map[place]bool
 	halted int
 	open   time.Duration // the oldest transaction in work
 	phases map[txn.Phase]int
 }
 
 func viewOf(status txn.Status, now time.Time) view {
-	v := view{owned: map[place]bool{}, phases: map[txn.Phase]int{}}
+	v := view{owned: map[place]bool{}, paused: map[place]bool{}, phases: map[txn.Phase]int{}}
 	for _, lane := range status.Lanes {
 		v.halted += len(lane.Halted)
 		v.phases[lane.Phase]++
 		if !lane.Begun.IsZero() {
 			v.open = max(v.open, now.Sub(lane.Begun))
+		}
+		for topic, partitions := range lane.Paused {
+			for _, partition := range partitions {
+				v.paused[place{topic, partition}] = true
+			}
 		}
 		for topic, partitions := range lane.Partitions {
 			for _, partition := range partitions {

@@ -347,7 +347,7 @@ func answerOf(status int) string {
 }
 
 type ledgerDescs struct {
-	effects, oldest, breaker, inFlight, limit, window, lanes, halted, lag, waiting, retention, up, untold *prometheus.Desc
+	effects, oldest, breaker, paused, inFlight, limit, window, lanes, halted, lag, waiting, retention, up, untold *prometheus.Desc
 }
 
 func describeLedger() ledgerDescs {
@@ -358,6 +358,8 @@ func describeLedger() ledgerDescs {
 			"Age of the oldest effect of an endpoint that is not settled; 0 where there is none.", []string{"sink"}, nil),
 		breaker: prometheus.NewDesc("processor_outbox_breaker_state",
 			"1 for the state that the breaker of an endpoint is in.", []string{"sink", "state"}, nil),
+		paused: prometheus.NewDesc("processor_outbox_paused",
+			"1 while an operator holds an endpoint, so that this process does not call it, else 0.", []string{"sink"}, nil),
 		inFlight: prometheus.NewDesc("processor_outbox_calls_in_flight",
 			"Calls to an endpoint that this process has under way.", []string{"sink"}, nil),
 		limit: prometheus.NewDesc("processor_outbox_calls_limit",
@@ -385,7 +387,7 @@ func describeLedger() ledgerDescs {
 func (l *LedgerTelemetry) Describe(descs chan<- *prometheus.Desc) {
 	d := describeLedger()
 	for _, desc := range []*prometheus.Desc{
-		d.effects, d.oldest, d.breaker, d.inFlight, d.limit, d.window, d.lanes, d.halted, d.lag, d.waiting, d.retention, d.up, d.untold,
+		d.effects, d.oldest, d.breaker, d.paused, d.inFlight, d.limit, d.window, d.lanes, d.halted, d.lag, d.waiting, d.retention, d.up, d.untold,
 	} {
 		descs <- desc
 	}
@@ -460,6 +462,11 @@ func (l *LedgerTelemetry) collectDispatch(show emit) {
 	for _, endpoint := range dispatching.Endpoints {
 		show(d.inFlight, float64(endpoint.InFlight), endpoint.Endpoint)
 		show(d.limit, float64(endpoint.Limit), endpoint.Endpoint)
+		paused := 0.0
+		if endpoint.Paused {
+			paused = 1
+		}
+		show(d.paused, paused, endpoint.Endpoint)
 		for _, state := range dispatch.States() {
 			value := 0.0
 			if endpoint.Breaker == state {

@@ -38,6 +38,7 @@ func newFullBench(t *testing.T) *bench {
 		c.Status = func() txn.Status {
 			return txn.Status{Lanes: []txn.LaneStatus{{Partitions: map[string][]int32{"in": {0}}}}}
 		}
+		c.Pauses = func() Pauses { return Pauses{Targets: []Pause{{Target: "input"}}} }
 	})
 	everything(b)
 	l := newLedgerBench(t, b, twoEndpoints)

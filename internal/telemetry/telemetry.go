@@ -60,8 +60,23 @@ type Config struct {
 	// Held is asked as often: how long readers of topics have been held back by an open transaction.
 	// nil asks nothing.
 	Held func(ctx context.Context) (map[string]time.Duration, error)
+	// Pauses is asked at every scrape; nil: there are none.
+	Pauses func() Pauses
 
 	Tracing *Tracing // nil where it is off
+}
+
+// Pauses are what operators have stopped for a while, in all processes of the application.
+type Pauses struct {
+	Targets []Pause
+	Ignored int // targets of which the newest order can't be read by this release
+}
+
+// Pause is one of them, or what may be paused and is not.
+type Pause struct {
+	Target  string
+	Age     time.Duration // 0 where it is not paused
+	Overdue time.Duration // by which it has lasted longer than it was said to
 }
 
 // Telemetry holds the metrics and the log of one process.
@@ -94,7 +109,7 @@ func New(config Config) (*Telemetry, error) {
 		limiter: newLimiter(),
 		metrics: newMetrics(config),
 		tracing: config.Tracing,
-		facts:   &facts{status: config.Status},
+		facts:   &facts{status: config.Status, pauses: config.Pauses},
 		shares:  &shares{lanes: map[int][]txn.Handled{}},
 	}
 	t.lag = &question[[]LagSample]{line: "consumer lag unknown", ask: config.Lag, tell: t.facts.setLag, heard: t.facts.setBrokers}

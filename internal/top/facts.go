@@ -72,6 +72,17 @@ type Facts struct {
 	Outputs    float64
 	Partitions []Partition
 	Endpoints  []Endpoint
+	Pauses     []Pause // of the whole application, as this process knows them
+}
+
+// Pause is what operators have stopped for a while: input, or an endpoint.
+type Pause struct {
+	Target   string    `json:"target"`
+	Reason   string    `json:"reason"`
+	Actor    string    `json:"actor"`
+	Since    time.Time `json:"since"`
+	Until    time.Time `json:"until,omitzero"`    // it ends by itself
+	Expected time.Time `json:"expected,omitzero"` // from then on it is overdue
 }
 
 // Tristate is up, down or nothing, for what a process may not have.
@@ -95,6 +106,7 @@ type Partition struct {
 	Lane      int      `json:"lane"`
 	Phase     string   `json:"phase"`
 	Halted    string   `json:"halted,omitempty"` // why it waits for an operator
+	Paused    bool     `json:"paused,omitempty"` // by an operator
 }
 
 // Name gives orders/3.
@@ -120,12 +132,14 @@ type status struct {
 		Lane       int                `json:"lane"`
 		Phase      string             `json:"phase"`
 		Partitions map[string][]int32 `json:"partitions"`
+		Paused     map[string][]int32 `json:"paused"`
 		Halted     []struct {
 			Topic     string `json:"topic"`
 			Partition int32  `json:"partition"`
 			Error     string `json:"error"`
 		} `json:"halted"`
 	} `json:"lanes"`
+	Pauses []Pause `json:"pauses"`
 }
 
 // Read makes facts of what a process told.
@@ -152,6 +166,7 @@ func Read(process string, at time.Time, told Told) Facts {
 		f.NotReady = firstFailure(string(told.Ready))
 	}
 	lag, seconds, held := m.places(metricLag), m.places(metricLagSeconds), m.places(metricHeld)
+	f.Pauses = s.Pauses
 	f.Phases = map[string]int{}
 	for _, lane := range s.Lanes {
 		f.Phases[lane.Phase]++
@@ -160,7 +175,7 @@ func Read(process string, at time.Time, told Told) Facts {
 				at := place{topic, strconv.Itoa(int(number))}
 				f.Partitions = append(f.Partitions, Partition{
 					Topic: topic, Partition: number, Process: process, Lane: lane.Lane, Phase: lane.Phase,
-					Lag: lookup(lag, at), Seconds: lookup(seconds, at), Held: held[at],
+					Lag: lookup(lag, at), Seconds: lookup(seconds, at), Held: held[at], Paused: slices.Contains(lane.Paused[topic], number),
 				})
 			}
 		}

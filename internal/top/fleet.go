@@ -102,6 +102,7 @@ type Snapshot struct {
 	Processes  []ProcessView `json:"processes"`
 	Partitions []Partition   `json:"partitions"`
 	Endpoints  []EndpointSum `json:"endpoints"`
+	Pauses     []Pause       `json:"pauses"`       // by operators, of the whole application
 	Aborts     []Abort       `json:"aborts"`       // seen since this program began, newest first
 	Totals     []AbortTotal  `json:"abort_totals"` // since the processes began, most first
 }
@@ -152,7 +153,7 @@ type AbortTotal struct {
 
 // Snapshot sums up.
 func (f *Fleet) Snapshot(now time.Time) Snapshot {
-	s := Snapshot{At: now, Processes: []ProcessView{}, Partitions: []Partition{}, Endpoints: []EndpointSum{}, Aborts: append([]Abort{}, f.aborts...), Totals: []AbortTotal{}}
+	s := Snapshot{At: now, Processes: []ProcessView{}, Partitions: []Partition{}, Endpoints: []EndpointSum{}, Pauses: []Pause{}, Aborts: append([]Abort{}, f.aborts...), Totals: []AbortTotal{}}
 	totals := map[string]float64{}
 	endpoints := map[string]*EndpointSum{}
 	var ended, aborted float64
@@ -202,6 +203,11 @@ func (s *Snapshot) add(facts Facts) {
 	s.Version, s.Config = agree(s.Version, facts.Version), agree(s.Config, facts.Config)
 	if facts.Ledger == Up || s.Ledger == Absent { // one that can reach it is enough
 		s.Ledger = facts.Ledger
+	}
+	for _, p := range facts.Pauses { // all processes tell the same, but for a moment
+		if !slices.ContainsFunc(s.Pauses, func(known Pause) bool { return known.Target == p.Target }) {
+			s.Pauses = append(s.Pauses, p)
+		}
 	}
 	for _, p := range facts.Partitions {
 		s.Partitions = append(s.Partitions, p)

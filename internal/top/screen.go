@@ -229,11 +229,32 @@ func (sc Screen) warnings(s Snapshot) []line {
 	if len(told) > warningsMax {
 		told = append(told[:warningsMax-1], fmt.Sprintf("%s; and %d more", told[warningsMax-1], len(told)-warningsMax))
 	}
-	lines := make([]line, 0, len(told))
+	lines := make([]line, 0, len(told)+1)
+	if len(s.Pauses) > 0 {
+		lines = append(lines, line{{"! " + clean(pausesLine(s)), yellow}})
+	}
 	for _, one := range told {
 		lines = append(lines, line{{"! " + clean(one), red}})
 	}
 	return lines
+}
+
+// pausesLine names what operators have stopped: the targets first, because the line may be cut.
+func pausesLine(s Snapshot) string {
+	names, whys := make([]string, len(s.Pauses)), make([]string, len(s.Pauses))
+	for i, p := range s.Pauses {
+		names[i] = p.Target
+		whys[i] = fmt.Sprintf("%s: %s, since %s", p.Actor, p.Reason, brief(s.At.Sub(p.Since)))
+		if !p.Expected.IsZero() && s.At.After(p.Expected) {
+			whys[i] += ", overdue by " + brief(s.At.Sub(p.Expected))
+		}
+	}
+	return "paused by operators: " + strings.Join(names, ", ") + " (" + strings.Join(whys, "; ") + ")"
+}
+
+// holds reports whether operators hold an endpoint.
+func (s Snapshot) holds(endpoint string) bool {
+	return slices.ContainsFunc(s.Pauses, func(p Pause) bool { return p.Target == "endpoint/"+endpoint })
 }
 
 func (sc Screen) processTable(s Snapshot, rows int) []line {
@@ -318,8 +339,11 @@ func (sc Screen) partitionTable(s Snapshot, rows int) []line {
 		if p.Seconds != nil {
 			oldest, late = seconds(*p.Seconds), *p.Seconds > 60
 		}
-		if p.Halted != "" {
+		switch {
+		case p.Halted != "":
 			phase = span{"halted", red}
+		case p.Paused:
+			phase = span{"paused", yellow}
 		}
 		t.rows = append(t.rows, []span{
 			{clean(p.Name()), plain},
@@ -378,6 +402,10 @@ func (sc Screen) endpointTable(s Snapshot, rows int) []line {
 			pending, parked, dead, oldest = "?", "?", "?", "?"
 		}
 		breakers := map[string]color{"closed": green, "half-open": yellow, "open": red}
+		breaker := span{cmp.Or(e.Breaker, "-"), breakers[e.Breaker]}
+		if s.holds(e.Endpoint) {
+			breaker = span{"held", yellow}
+		}
 		t.rows = append(t.rows, []span{
 			{clean(e.Endpoint), plain},
 			{pending, plain},
@@ -386,7 +414,7 @@ func (sc Screen) endpointTable(s Snapshot, rows int) []line {
 			{dead, if1(e.Dead > 0, red)},
 			{rate(e.Calls), plain},
 			{amount(e.InFlight) + "/" + amount(e.Limit), if1(e.Limit > 0 && e.InFlight >= e.Limit, yellow)},
-			{cmp.Or(e.Breaker, "-"), breakers[e.Breaker]},
+			breaker,
 		})
 	}
 	return t.draw(sc.Width)
@@ -440,7 +468,7 @@ open                  age of the oldest transaction that is in work
 ABORTS                seen while you look, newest first; all: since the
                       processes began
 IN/MAX                calls under way, and how many may be
-BREAKER               the worst of all processes
+BREAKER               the worst of all processes; held: by operators
 ?                     the brokers or the database do not tell`, "\n") {
 		lines = append(lines, text(one))
 	}

@@ -30,6 +30,10 @@ func busy(partitions int) Snapshot {
 			{Endpoint: "payments", Known: true, Pending: 100_000, Parked: 12, Dead: 1, Oldest: 3725, InFlight: 64, Limit: 64, Calls: 0.4, Breaker: "open"},
 			{Endpoint: "refunds", Known: true},
 		},
+		Pauses: []Pause{
+			{Target: "input/orders/5", Actor: "ann@host-1", Reason: "bad \x1b[2J data", Since: noon.Add(-3 * time.Hour), Expected: noon.Add(-2 * time.Hour)},
+			{Target: "endpoint/refunds", Actor: "bob@10.0.0.7", Reason: "maintenance", Since: noon.Add(-5 * time.Minute), Until: noon.Add(time.Hour), Expected: noon.Add(time.Hour)},
+		},
 		Aborts: []Abort{{noon.Add(-time.Second), "pawl-3.pawl.svc:9090", "aborted", "rebalance", 2}, {noon.Add(-70 * time.Second), "pawl-0.pawl.svc:9090", "unknown", "offsets", 1}},
 		Totals: []AbortTotal{{"aborted", "rebalance", 12}, {"unknown", "offsets", 1}},
 	}
@@ -42,6 +46,8 @@ func busy(partitions int) Snapshot {
 			p.Lag, p.Seconds = nil, nil
 		case 4:
 			p.Held, p.Seconds = 12, new(75.3)
+		case 5:
+			p.Paused = true
 		}
 		s.Partitions = append(s.Partitions, p)
 	}

@@ -132,6 +132,9 @@ function showState(now) {
   if (now.view.draining) {
     setText(state, "Draining");
     setClass(state, "pill warn");
+  } else if (failed.length === 0 && now.view.pauses.length > 0) {
+    setText(state, "Ready, paused");
+    setClass(state, "pill warn");
   } else {
     setText(state, failed.length > 0 ? "Not ready" : "Ready");
     setClass(state, failed.length > 0 ? "pill bad" : "pill");
@@ -146,6 +149,69 @@ function showState(now) {
     const text = `${check.name} ${check.failed ? `failed: ${check.failed}` : "ok"}`;
     if (item.textContent !== text) item.replaceChildren(element("strong", {}, check.name), text.slice(check.name.length));
     setClass(item, check.failed ? "bad" : "");
+  });
+}
+
+// What operators have stopped for a while, here and in all other processes. The list is made anew only when it changes,
+// so that the focus on a button stays.
+
+let pausesShown = "";
+
+const isEndpoint = (target) => target.startsWith("endpoint/");
+
+function pauseText(one) {
+  const what = one.target === "input" ? "All input is paused" : isEndpoint(one.target) ? `${one.target} is held: it is not called` : `${one.target} is paused: it is not read`;
+  const ends = one.until ? `Ends by itself at ${dayAndClock(one.until)}.` : one.overdue_seconds > 0 ? `It was to be over at ${dayAndClock(one.expected)}, and stays until it is resumed.` : "Stays until it is resumed.";
+  return `${what}, since ${dayAndClock(one.since)}, by ${one.actor}: ${one.reason}. ${ends}`;
+}
+
+function showPauses(now) {
+  const list = now.view.pauses;
+  const can = now.can.pause && token !== "";
+  $("pauses").hidden = list.length === 0;
+  const shown = JSON.stringify([can, list.map((one) => [pauseText(one), one.overdue_seconds > 0])]);
+  if (shown === pausesShown) return;
+  pausesShown = shown;
+  setText($("pauses-title"), `Stopped by operators, in all processes: ${list.length}`);
+  $("pauses-list").replaceChildren(...list.map((one) => {
+    const item = element("li", { class: one.overdue_seconds > 0 ? "bad" : "" }, element("span", {}, pauseText(one)));
+    if (can) {
+      const button = element("button", { type: "button", "aria-label": `Resume ${one.target}` }, "Resume …");
+      button.addEventListener("click", () => confirmOrder({
+        title: `Resume ${one.target}?`,
+        text: isEndpoint(one.target) ? "It is called again by all processes, the oldest effect of each key first." : "All processes read on where they stopped.",
+        go: "Resume it", path: "api/v1/resume", more: { target: one.target },
+        done: (told) => word(told.still ? `Ordered: ${one.target} is resumed, and still paused by ${told.still.join(", ")}.` : `Ordered: ${one.target} is resumed.`),
+      }));
+      item.append(button);
+    }
+    return item;
+  }));
+}
+
+function offerTargets(view) {
+  const list = $("pause-targets");
+  if (list == null) return;
+  const names = ["input", ...view.inputs.map((one) => `input/${one.topic}`), ...view.partitions.map((one) => `input/${one.topic}/${one.partition}`), ...view.endpoints.map((name) => `endpoint/${name}`)];
+  const text = names.join(" ");
+  if (list.dataset.names === text) return;
+  list.dataset.names = text;
+  list.replaceChildren(...names.map((name) => element("option", { value: name })));
+}
+
+function orderPause() {
+  const target = $("pause-target").value.trim();
+  const endpoint = isEndpoint(target);
+  confirmOrder({
+    title: endpoint ? `Hold ${target}?` : `Pause ${target}?`,
+    text: endpoint
+      ? "No process calls it until it is resumed. Effects wait in their order and use up no attempts."
+      : "No process reads it until it is resumed. What is in hand is finished, the lag grows.",
+    go: endpoint ? "Hold it" : "Pause it", path: endpoint ? "api/v1/hold" : "api/v1/pause", more: { target }, lasts: true,
+    done: () => {
+      $("pause-target").value = "";
+      word(`Ordered: ${target} is ${endpoint ? "held" : "paused"}.`);
+    },
   });
 }
 
@@ -230,14 +296,16 @@ function behindOf(view, topic) {
 // columns of the picture: what stands in each, top to bottom.
 function columns(view) {
   const handlers = [...new Set(view.inputs.map((one) => one.handler))];
+  const paused = (topic) => (view.pauses.some((one) => one.target === "input" || one.target === `input/${topic}`) ? "paused" : view.pauses.some((one) => one.target.startsWith(`input/${topic}/`)) ? "paused in part" : "");
   const kinds = { output: "output", effects: "effects, to the ledger", "dead-letter": "dead letters" };
   const list = [
-    view.inputs.map((one) => ({ name: one.topic, note: behindOf(view, one.topic) })),
+    view.inputs.map((one) => ({ name: one.topic, note: [paused(one.topic), behindOf(view, one.topic)].filter(Boolean).join(", "), kind: paused(one.topic) ? "warn" : "" })),
     handlers.map((name) => ({ name, note: "handler" })),
     view.outputs.map((one) => ({ name: one.topic, note: kinds[one.kind] })),
   ];
   if (view.outputs.some((one) => one.kind === "effects")) {
     list.push(view.endpoints.map((name) => {
+      if (view.pauses.some((one) => one.target === `endpoint/${name}`)) return { name, note: "endpoint, held", kind: "warn" };
       const breaker = endpointOf(view, name)?.breaker;
       const kind = breaker === "open" ? "bad" : breaker === "half-open" ? "warn" : "";
       return { name, note: breaker ? `endpoint, breaker ${breaker}` : "endpoint", kind };
@@ -314,6 +382,7 @@ function showPartitions(now) {
     count(one.lag_records),
     duration(one.lag_seconds),
     one.halted ? { text: `halted: ${one.halted}`, class: "bad text long" }
+      : one.paused ? { text: `paused by ${one.paused}`, class: "warn text" }
       : one.held_records > 0 && inputOf(now.view, one.topic)?.held_seconds >= heldSeconds ? { text: `${count(one.held_records)} held back upstream`, class: "warn text" }
         : one.lag_records == null ? { text: "lag not known yet", class: "quiet" }
           : { text: one.lag_records > 0 ? "behind" : "level", class: one.lag_records > 0 ? "" : "quiet" },
@@ -412,7 +481,7 @@ function showEffects(now) {
   ].filter(Boolean).join(" "));
   fill($("effects"), effects.endpoints.map((one) => [
     one.endpoint,
-    { text: one.breaker ?? "not called here", class: { open: "bad", "half-open": "warn", closed: "good" }[one.breaker] ?? "quiet" },
+    one.paused ? { text: "held by an operator", class: "warn" } : { text: one.breaker ?? "not called here", class: { open: "bad", "half-open": "warn", closed: "good" }[one.breaker] ?? "quiet" },
     count(one.pending),
     { text: count(one.dead), class: one.dead > 0 ? "bad" : "" },
     { text: count(one.parked), class: one.parked > 0 ? "warn" : "" },
@@ -425,6 +494,8 @@ function showEffects(now) {
 function show(now) {
   remember(now);
   showState(now);
+  showPauses(now);
+  offerTargets(now.view);
   showStats(now);
   for (const part of document.querySelectorAll("[data-live]")) part.hidden = false;
   showFlow(now);
@@ -533,6 +604,7 @@ const word = (text) => setText($("order-word"), text);
 
 function lock(text) {
   token = "";
+  if (latest != null) showPauses(latest);
   $("unlocked").hidden = true;
   $("unlock").hidden = false;
   for (const id of ["found-scroll", "found-more", "audit-scroll"]) if ($(id)) $(id).hidden = true;
@@ -551,12 +623,13 @@ async function unlock() {
   $("token").value = "";
   $("unlock").hidden = true;
   $("unlocked").hidden = false;
+  if (latest != null) showPauses(latest);
   word("");
   $("drain").focus();
 }
 
 // confirmOrder asks for a reason and gives the order; done is called with what the process said.
-function confirmOrder({ title, text, go, drain = false, path, done }) {
+function confirmOrder({ title, text, go, drain = false, lasts = false, more = {}, path, done }) {
   const dialog = $("confirm");
   setText($("confirm-title"), title);
   setText($("confirm-text"), text);
@@ -564,13 +637,15 @@ function confirmOrder({ title, text, go, drain = false, path, done }) {
   setText($("confirm-word"), "");
   $("leave-label").hidden = !drain;
   $("actor-label").hidden = drain; // the API takes none for a drain
+  $("for-label").hidden = !lasts;
   $("leave").checked = false;
+  $("for").value = "";
   $("reason").value = "";
   $("confirm-form").onsubmit = async (event) => {
     event.preventDefault();
     $("confirm-go").disabled = true;
     const reason = $("reason").value;
-    const { problem, told } = await ask(path, drain ? { leave: $("leave").checked, reason } : { reason, actor: $("actor").value });
+    const { problem, told } = await ask(path, drain ? { leave: $("leave").checked, reason } : { reason, actor: $("actor").value, ...more, ...(lasts && { for: $("for").value.trim() }) });
     $("confirm-go").disabled = false;
     if (problem) {
       setText($("confirm-word"), problem);
@@ -671,6 +746,10 @@ function offerOrders() {
     go: "Drain it", drain: true, path: "api/v1/drain",
     done: (told) => word(told.leave ? "Draining, and leaving the group." : "Draining."),
   }));
+  $("pause-form")?.addEventListener("submit", (event) => {
+    event.preventDefault();
+    orderPause();
+  });
   $("confirm-not").addEventListener("click", () => $("confirm").close());
   $("effect-look")?.addEventListener("click", () => lookAtEffects());
   $("audit-look")?.addEventListener("click", lookAtAudit);
