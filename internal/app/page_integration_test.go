@@ -15,7 +15,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -99,7 +98,7 @@ func TestPageShowsEverythingAsText(t *testing.T) {
 		"#about":        {"version 1.4.2", "up 3 h"},
 		"#checks":       {"group failed: not every lane", "preflight ok"},
 		"#pauses":       {"Stopped by operators, in all processes: 2", "input/orders/7 is paused", "bad data from upstream " + markup, "ann@10.0.0.7", "was to be over", "endpoint/mail is held", "Ends by itself at"},
-		"#stats":        {"1,240", "Did not commit", "Readers held back", "12 s", "Partitions halted"},
+		"#stats":        {"1,590", "Did not commit", "Readers held back", "12 s", "Partitions halted"},
 		"#flow-table":   {"orders.effect-results", "transaction", "orders.dead-letter", "payments (calls)"},
 		"#flow":         {"orders.priced", "/s", "breaker open", "paused in part", "endpoint, held"},
 		"#partitions":   {"orders/3", "800 ms", "halted: the committed offset", markup, "77 held back upstream", "lag not known yet", "paused by input/orders/7"},

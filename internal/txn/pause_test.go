@@ -230,3 +230,41 @@ func TestRule7HuntDoesNotWaitForAPausedPartition(t *testing.T) {
 		w.wantOnce(outTopic, numbers(0, 420))
 	})
 }
+
+// A lane that owns nothing but what is paused has nothing to hear of between its assignment and the end of the pause: it must
+// not take its client for one that reads everything.
+func TestPauseIsResumedThoughTheLaneNeverSawIt(t *testing.T) {
+	t.Parallel()
+	at := place{inTopic, 0}
+	paused := newOrders(at)
+	c := validConfig()
+	c.Pauses = paused
+	l := newLane(c, 0, 1, nil, storeFunc(func(map[string]suspect) {}), nil)
+	watch := l.begin()
+	watch.assigned(map[string][]int32{inTopic: {0}})
+	var told map[string][]int32
+	watch.found(map[place]int64{at: 0, {inTopic, 1}: 0}, func(held map[string][]int32) { told = held })
+	if len(told) != 1 || !slices.Equal(told[inTopic], []int32{0}) {
+		t.Fatalf("the client is told to pause %v, want partition 0", told)
+	}
+	paused.set(at, false)
+	session := &pausedSession{}
+	l.holdBack(session)
+	if session.told != 1 || len(session.places) != 0 {
+		t.Errorf("the client was told %d times, last %v; want once that nothing is paused", session.told, session.places)
+	}
+	l.holdBack(session)
+	if session.told != 1 {
+		t.Error("the client is told what it knows")
+	}
+}
+
+// pausedSession notes what it is told to pause.
+type pausedSession struct {
+	Session
+
+	told   int
+	places map[place]bool
+}
+
+func (s *pausedSession) Pause(places map[place]bool) { s.told, s.places = s.told+1, places }

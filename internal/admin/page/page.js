@@ -49,7 +49,7 @@ function bytes(n) {
 }
 
 const clock = (text) => new Date(text).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
-const dayAndClock = (text) => `${new Date(text).toISOString().slice(0, 10)} ${clock(text)}`;
+const dayAndClock = (text) => `${new Date(text).toLocaleDateString("sv")} ${clock(text)}`; // Swedes write 2026-11-30
 const sum = (list, of) => list.reduce((total, one) => total + of(one), 0);
 const largest = (list) => list.reduce((most, one) => (one != null && (most == null || one > most) ? one : most), null);
 
