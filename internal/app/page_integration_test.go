@@ -410,3 +410,36 @@ func TestPageFollowsARunningService(t *testing.T) {
 	r.end()
 	b.Await(`document.querySelector("#connection").textContent.startsWith("Stale since ")`)
 }
+
+// A browser gives a stream up for good that is refused; the page asks again, until one of those who look leaves.
+func TestPageComesBackAfterARefusedStream(t *testing.T) {
+	t.Parallel()
+	url, _ := serveBusy(t, "127.0.0.1:0", io.Discard)
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
+	full := false
+	for streams := 0; !full && streams < 100; streams++ {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/api/v1/events", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := (&http.Client{}).Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = answer.Body.Close() }()
+		full = answer.StatusCode == http.StatusServiceUnavailable
+	}
+	if !full {
+		t.Fatal("no stream was refused")
+	}
+	b := testkit.OpenBrowser(t)
+	b.Show(1440, false)
+	b.Go(url)
+	b.Await(`document.querySelector("#connection").textContent.startsWith("Not connected.")`)
+	if complaints := b.Complaints(); len(complaints) == 0 || !strings.Contains(complaints[0], "503") {
+		t.Errorf("the browser complains: %q, want the refused stream", complaints)
+	}
+	leave()
+	b.Await(live)
+}
