@@ -73,8 +73,7 @@ func (c *cli) newPauseOrderCommand(action app.PauseAction, cmd *cobra.Command) *
 		}
 		order.Actor = c.actor()
 		return c.withPauses(cmd, func(b *brokers, board *pause.Board) error {
-			var plans []app.PausePlan
-			var errs []error
+			plans, errs := make([]app.PausePlan, 0, len(args)), make([]error, 0, len(args))
 			for _, target := range args {
 				order.Target = target
 				plan, err := b.conf.PlanPause(cmd.Context(), order, time.Now(), board.Set(), app.CountPartitions(b.client))
@@ -131,7 +130,7 @@ func (c *cli) withPauses(cmd *cobra.Command, do func(*brokers, *pause.Board) err
 		err = do(b, board)
 	}
 	cancel()
-	<-done
+	err = errors.Join(err, <-done)
 	if !known && trouble != nil {
 		return fmt.Errorf("%w; %w", err, trouble)
 	}

@@ -270,17 +270,17 @@ func (s *service) pausesKnown(context.Context) error {
 // pauseFacts are for the metrics: what is paused, and at 0 what may be and is named in the configuration.
 func (s *service) pauseFacts() (facts telemetry.Pauses) {
 	now, set := time.Now(), s.pauses.Set()
-	idle := []pause.Target{pause.AllInput}
-	for _, topic := range s.conf.inputTopics() {
-		idle = append(idle, pause.Topic(topic))
-	}
-	for _, name := range s.conf.EndpointNames() {
-		idle = append(idle, pause.Endpoint(name))
-	}
-	for _, target := range idle {
+	idle := func(target pause.Target) {
 		if _, is := set[target]; !is {
 			facts.Targets = append(facts.Targets, telemetry.Pause{Target: string(target)})
 		}
+	}
+	idle(pause.AllInput)
+	for _, topic := range s.conf.inputTopics() {
+		idle(pause.Topic(topic))
+	}
+	for _, name := range s.conf.EndpointNames() {
+		idle(pause.Endpoint(name))
 	}
 	for _, p := range set.List() {
 		facts.Targets = append(facts.Targets, telemetry.Pause{Target: string(p.Target), Age: max(time.Millisecond, p.Age(now)), Overdue: p.Overdue(now)})

@@ -175,7 +175,7 @@ func (v *viewer) view(context.Context) (any, error) {
 }
 
 func pausesView(pauses pause.Set) []PauseView {
-	shown := []PauseView{}
+	shown := make([]PauseView, 0, len(pauses))
 	for _, p := range pauses.List() {
 		shown = append(shown, PauseView{Pause: p, Overdue: p.Overdue(time.Now()).Seconds()})
 	}

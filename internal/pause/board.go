@@ -106,11 +106,9 @@ func (b *Board) Close() { b.client.Close() }
 func (b *Board) Run(ctx context.Context) error {
 	for tries := 0; ctx.Err() == nil; tries++ {
 		began := time.Now()
-		err := b.follow(ctx)
-		if ctx.Err() != nil {
-			return nil
+		if err := b.follow(ctx); err != nil && ctx.Err() == nil {
+			hook(b.config.Hooks.Retrying, err)
 		}
-		hook(b.config.Hooks.Retrying, err)
 		if time.Since(began) > againMax {
 			tries = 0 // that went well for a while
 		}

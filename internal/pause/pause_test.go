@@ -276,7 +276,7 @@ func TestPausesOutlastAnOutage(t *testing.T) {
 	f.write(Topic("orders"), noteBy("ann", "bad data"))
 	f.want("began input/orders ann/bad data")
 	refused := 0
-	cluster.ControlKey(1, func(req kmsg.Request) (kmsg.Response, error, bool) {
+	cluster.ControlKey(1, func(kmsg.Request) (kmsg.Response, error, bool) {
 		cluster.KeepControl()
 		refused++
 		failing <- struct{}{}
