@@ -40,13 +40,13 @@ func TestCheckSaysThatAllIsWell(t *testing.T) {
 
 func TestCheckReportsEveryProblemAndExitsTwo(t *testing.T) {
 	t.Parallel()
-	file := writeFile(t, shop+"txn: {lanes: x, records_max: 0}\n")
+	file := writeFile(t, shop+"txn: {lanes: x, records_max: -1}\n")
 	got := invoke(t, []string{"PROCESSOR_LOG_LEVEL=loud"}, "check", "-c", file, "--set", "input.start=middle")
 	want := strings.ReplaceAll(`FILE:6:14: txn.lanes: is "x", want a whole number
-    6 | txn: {lanes: x, records_max: 0}
+    6 | txn: {lanes: x, records_max: -1}
       |              ^
-FILE:6:30: txn.records_max: is 0, want 1..100000
-    6 | txn: {lanes: x, records_max: 0}
+FILE:6:30: txn.records_max: is -1, want 0..100000
+    6 | txn: {lanes: x, records_max: -1}
       |                              ^
 env PROCESSOR_LOG_LEVEL: log.level: is "loud", want one of debug, info, warn, error
 --set input.start: is "middle", want one of earliest, latest, fail
@@ -66,7 +66,7 @@ env PROCESSOR_LOG_LEVEL: log.level: is "loud", want one of debug, info, warn, er
 	if got.code != exitUsage || result.OK || len(result.Problems) != 4 {
 		t.Fatalf("got %d and %+v", got.code, result)
 	}
-	if want := (problem{Severity: "error", File: file, Line: 6, Column: 30, Path: "txn.records_max", Problem: "is 0, want 1..100000"}); result.Problems[1] != want {
+	if want := (problem{Severity: "error", File: file, Line: 6, Column: 30, Path: "txn.records_max", Problem: "is -1, want 0..100000"}); result.Problems[1] != want {
 		t.Errorf("got %+v, want %+v", result.Problems[1], want)
 	}
 	if result.Problems[2].Env != "PROCESSOR_LOG_LEVEL" || result.Problems[3].Set != "input.start" {
@@ -117,7 +117,7 @@ func TestConfigPrintShowsOriginsAlsoOfAWrongConfiguration(t *testing.T) {
 	for _, want := range []string{
 		"application: shop # " + file + ":1\n",
 		"  lanes: 2 # env PROCESSOR_TXN_LANES\n",
-		"  records_max: 14000 # default\n",
+		"  records_max: 0 # default\n",
 		"  dsn: \"***\" # " + file + ":6\n",
 	} {
 		if got.code != exitOK || !strings.Contains(got.stdout, want) {
