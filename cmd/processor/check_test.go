@@ -164,3 +164,13 @@ func TestCompletionKnowsCommandsFormatsAndSettings(t *testing.T) {
 		t.Errorf("completion tcsh: %+v", got)
 	}
 }
+
+// What the environment says of tracing is configuration as well.
+func TestCheckReportsWhatIsWrongWithTracing(t *testing.T) {
+	t.Parallel()
+	env := []string{"OTEL_TRACES_SAMPLER=often", "OTEL_EXPORTER_OTLP_ENDPOINT=collector:4318/?token=hush"}
+	got := invoke(t, env, "check", "-c", writeFile(t, shop))
+	if got.code != exitUsage || !strings.Contains(got.stdout, "env OTEL_TRACES_SAMPLER: ") || !strings.Contains(got.stdout, "env OTEL_EXPORTER_OTLP_ENDPOINT: ") || strings.Contains(got.stdout, "hush") {
+		t.Errorf("got %d and\n%s\n%s", got.code, got.stdout, got.stderr)
+	}
+}
