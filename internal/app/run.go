@@ -149,7 +149,7 @@ func open(ctx context.Context, conf Config, build Build, told Options, log *slog
 	if err == nil {
 		watched := conf.telemetry(registry, build, log, newWatch(conf, s.kafka, s.client, s.status), s.pauseFacts)
 		watched.Tracing = s.tracing
-		s.telemetry, err = telemetry.New(watched)
+		s.telemetry, err = telemetry.New(watched) //nolint:contextcheck // a line of the log needs none
 	}
 	if err == nil {
 		s.effects, err = s.openEffects(ctx, options, registry, told.Migrate)

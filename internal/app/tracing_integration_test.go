@@ -5,6 +5,7 @@ package app
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"net/http"
@@ -137,15 +138,15 @@ func TestOneTraceFromRecordToResult(t *testing.T) {
 	testkit.WaitFor(t, patience, "the span of the result", func() bool { return len(collector.named("send "+r.conf.ResultsTopic())) == 1 })
 	r.end()
 
-	inTrace := func(span *tracepb.Span) bool { return fmt.Sprintf("%x", span.GetTraceId()) == ofOrder }
+	inTrace := func(span *tracepb.Span) bool { return hex.EncodeToString(span.GetTraceId()) == ofOrder }
 	deliveries := collector.named("deliver payments")
 	if len(deliveries) != 2 || attribute(deliveries[0], "http.response.status_code") != "&{503}" || attribute(deliveries[1], "pawl.outcome") != "&{accepted}" {
 		t.Fatalf("deliveries: %v", deliveries)
 	}
 	for i, call := range []http.Header{first, second} {
 		span := deliveries[i]
-		want := "00-" + ofOrder + "-" + fmt.Sprintf("%x", span.GetSpanId()) + "-01"
-		if !inTrace(span) || fmt.Sprintf("%x", span.GetParentSpanId()) != byProducer || call.Get("Traceparent") != want || call.Get("Tracestate") != "vendor=1" {
+		want := "00-" + ofOrder + "-" + hex.EncodeToString(span.GetSpanId()) + "-01"
+		if !inTrace(span) || hex.EncodeToString(span.GetParentSpanId()) != byProducer || call.Get("Traceparent") != want || call.Get("Tracestate") != "vendor=1" {
 			t.Errorf("call %d carries %q and %q, want %s and vendor=1; its span is %v", i+1, call["Traceparent"], call["Tracestate"], want, span)
 		}
 	}

@@ -95,8 +95,11 @@ const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 func TestOutputsGoOnWithTheTraceOfTheirInput(t *testing.T) {
 	t.Parallel()
 	in := []kgo.RecordHeader{
-		{Key: "other", Value: []byte("x")}, {Key: "tracestate", Value: []byte("a=1")}, {Key: "traceparent", Value: []byte(traceparent)},
-		{Key: "traceparent", Value: []byte("second")}, {Key: "tracestate", Value: []byte("second")},
+		{Key: "other", Value: []byte("x")},
+		{Key: "tracestate", Value: []byte("a=1")},
+		{Key: "traceparent", Value: []byte(traceparent)},
+		{Key: "traceparent", Value: []byte("second")},
+		{Key: "tracestate", Value: []byte("second")},
 	}
 	long := []kgo.RecordHeader{{Key: "traceparent", Value: []byte(traceparent)}, {Key: "tracestate", Value: make([]byte, message.TraceStateMax+1)}}
 	for name, c := range map[string]struct {
