@@ -145,7 +145,7 @@ func (c Config) options() ([]kgo.Opt, error) {
 			errs = append(errs, errors.New("kafka.tls has settings but kafka.tls.enabled is false: set it to true, or remove them"))
 		}
 	}
-	mechanism, err := newMechanism(c.SASL, newGate(c.Log))
+	mechanism, err := newMechanism(c.SASL, newGate(c.Log, c.SASL.next()))
 	errs = append(errs, err)
 	if mechanism != nil {
 		opts = append(opts, kgo.SASL(mechanism), kgo.WithHooks(mechanism.gate))

@@ -60,18 +60,21 @@ func (c Config) Open(ctx context.Context, opts ...kgo.Opt) (*kgo.Client, error) 
 // explain turns what the client library saw into what an operator can act on. It may ask the
 // brokers again, without credentials, what kind of listener they are.
 func (c Config) explain(ctx context.Context, err error) *ConnectError {
-	for _, look := range []func(context.Context, error) (detail, next string){
-		c.explainCredentials, c.explainTLS, c.explainNetwork, c.explainListener,
-	} {
+	detail, next := c.explainConnection(ctx, err)
+	if detail == "" {
+		detail, next = c.explainListener(ctx, err)
+	}
+	return &ConnectError{Detail: detail, Next: next, Err: err}
+}
+
+// explainConnection knows what keeps a connection from being made, and says nothing of other errors.
+func (c Config) explainConnection(ctx context.Context, err error) (detail, next string) {
+	for _, look := range []func(context.Context, error) (detail, next string){c.explainCredentials, c.explainTLS, c.explainNetwork} {
 		if detail, next := look(ctx, err); detail != "" {
-			return &ConnectError{Detail: detail, Next: next, Err: err}
+			return detail, next
 		}
 	}
-	return &ConnectError{
-		Detail: fmt.Sprintf("%s: %v", c.brokers(), err),
-		Next:   "check kafka.brokers, kafka.tls and kafka.sasl against the brokers' listeners",
-		Err:    err,
-	}
+	return "", ""
 }
 
 func (c Config) explainCredentials(ctx context.Context, err error) (detail, next string) {
@@ -90,11 +93,9 @@ func (c Config) explainCredentials(ctx context.Context, err error) (detail, next
 		return "the listener does not want SASL, but kafka.sasl.mechanism is " + name,
 			"clear kafka.sasl.mechanism, or use the port of the SASL listener in kafka.brokers"
 	case name == mechanismOAuthBearer && (errors.Is(err, kerr.SaslAuthenticationFailed) || errors.As(err, &credentials)):
-		return fmt.Sprintf("the broker refuses the token of %s: %v", c.SASL.TokenFile, err),
-			"check that whatever writes kafka.sasl.token_file is running, and the token's audience and issuer"
+		return fmt.Sprintf("the broker refuses the token of %s: %v", c.SASL.TokenFile, err), c.SASL.next()
 	case errors.Is(err, kerr.SaslAuthenticationFailed):
-		return fmt.Sprintf("the broker refuses user %q with %s", c.SASL.Username, name),
-			fmt.Sprintf("check kafka.sasl.username and the password in %s (kafka.sasl.password_file)", c.SASL.PasswordFile)
+		return fmt.Sprintf("the broker refuses user %q with %s", c.SASL.Username, name), c.SASL.next()
 	case errors.As(err, &credentials):
 		return credentials.Error(), "correct the file: it is read again for every connection"
 	default:

@@ -26,7 +26,8 @@ const (
 //
 // It is a kgo hook, which is how it learns how connections end.
 type gate struct {
-	log *slog.Logger // may be nil
+	log    *slog.Logger // may be nil
+	advice string       // what an operator does about a refusal
 
 	mu      sync.Mutex
 	refused int // in a row
@@ -37,8 +38,8 @@ type gate struct {
 
 var _ kgo.HookBrokerConnect = (*gate)(nil)
 
-func newGate(log *slog.Logger) *gate {
-	return &gate{log: log, opened: make(chan struct{})}
+func newGate(log *slog.Logger, advice string) *gate {
+	return &gate{log: log, advice: advice, opened: make(chan struct{})}
 }
 
 // wait blocks until an attempt may be made. It ends with an attempt's turn, with another's success
@@ -103,7 +104,8 @@ func (g *gate) OnBrokerConnect(broker kgo.BrokerMetadata, _ time.Duration, _ net
 	g.log.Error("kafka authentication refused",
 		slog.Int("attempts", g.refused),
 		slog.String("host", broker.Host),
-		slog.Any("err", err))
+		slog.Any("err", err),
+		slog.String("next", g.advice))
 }
 
 // isRefusal tells whether the broker, or our own secret's file, refused an authentication.

@@ -113,11 +113,6 @@ func newPreflight(client *kgo.Client, conf Config, spec Spec) *preflight {
 	return &preflight{client: client, conf: conf, spec: spec, acls: acls{conf: conf}, topics: ownFirst(spec.Topics), node: -1}
 }
 
-// reads tells whether the service reads the topic.
-func (p *preflight) reads(topic Topic) bool {
-	return topic.Role == RoleInput || slices.Contains(p.spec.Inputs, topic.Name)
-}
-
 func (p *preflight) run(ctx context.Context) []Finding {
 	p.section(ctx, CheckBrokers, "all brokers answer", p.checkBrokers)
 	if p.node < 0 {
@@ -138,11 +133,21 @@ func (p *preflight) run(ctx context.Context) []Finding {
 func (p *preflight) section(ctx context.Context, check, fine string, look func(context.Context) error) {
 	before := len(p.findings)
 	if err := look(ctx); err != nil {
-		p.report(check, Problem, fmt.Sprintf("the check did not get through: %v", err), "run `processor check --connect` again; if it persists, look at the brokers' logs")
+		p.interrupted(ctx, check, err)
 	}
 	if len(p.findings) == before {
 		p.report(check, OK, fine, "")
 	}
+}
+
+// interrupted reports a check that did not get through. Whatever keeps a first connection out may keep out a later
+// one as well: a certificate that has expired since, a password that was changed.
+func (p *preflight) interrupted(ctx context.Context, check string, err error) {
+	detail, next := p.conf.explainConnection(ctx, err)
+	if detail == "" {
+		detail, next = fmt.Sprintf("the check did not get through: %v", err), "run `processor check --connect` again; if it persists, look at the brokers' logs"
+	}
+	p.report(check, Problem, detail, next)
 }
 
 func (p *preflight) report(check string, status Status, detail, next string) {

@@ -73,13 +73,7 @@ func (p *preflight) checkTopicRights(topic Topic) {
 	}
 	var missing []kmsg.ACLOperation
 	hidden := errors.Is(seen.err, kerr.TopicAuthorizationFailed)
-	needed := topic.Role.rights()
-	if p.spec.LedgerGroup != "" {
-		needed = append(needed, topic.Role.ledgerRights()...)
-	}
-	if p.reads(topic) && !slices.Contains(needed, kmsg.ACLOperationRead) {
-		needed = append(needed, kmsg.ACLOperationRead)
-	}
+	needed := p.spec.operations(topic)
 	if hidden && topic.Role != RoleInput {
 		needed = append(needed, kmsg.ACLOperationDescribeConfigs) // checkSettings could not even ask
 	}
@@ -169,7 +163,7 @@ func (p *preflight) checkTransactionalRights(ctx context.Context, id string) (fo
 func (p *preflight) checkOffsets(ctx context.Context) error {
 	var inputs []string
 	for _, topic := range p.topics {
-		if p.reads(topic) && p.exists(topic.Name) {
+		if p.spec.reads(topic) && p.exists(topic.Name) {
 			inputs = append(inputs, topic.Name)
 		}
 	}

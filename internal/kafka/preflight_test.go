@@ -1,11 +1,13 @@
 package kafka
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -307,6 +309,32 @@ func TestPreflightNamesWhatIsUnfit(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A broker's certificate runs out between the first connection and the second. The check that meets it says so, as the
+// first would have.
+func TestPreflightExplainsAConnectionThatFailsLater(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t, "ca")
+	good := ca.serverTLS("127.0.0.1")
+	certificate, key := ca.issueUntil("broker", time.Now().Add(-time.Hour), "127.0.0.1")
+	expired, err := tls.X509KeyPair([]byte(certificate), []byte(key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var shown atomic.Int32
+	fake := newFake(t, kfake.TLS(&tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		if shown.Add(1) == 1 {
+			return &good.Certificates[0], nil
+		}
+		return &expired, nil
+	}}))
+	fake.conf.TLS = TLS{Enabled: true, CAFile: write(t, "ca", ca.pem)}
+	findings := Preflight(short(t), fake.conf, testSpec())
+	failing(t, Failed(findings), "the broker's certificate is not valid", "expired", "renew the broker's certificate, and check this machine's clock")
+	if shown.Load() < 2 {
+		t.Errorf("the broker showed %d certificates, want a good one and an expired one", shown.Load())
 	}
 }
 

@@ -62,6 +62,14 @@ func newMechanism(conf SASL, gate *gate) (*mechanism, error) {
 	return &mechanism{Mechanism: inner, gate: gate}, nil
 }
 
+// next is what to do about a refusal.
+func (s SASL) next() string {
+	if strings.ToUpper(s.Mechanism) == mechanismOAuthBearer {
+		return "check that whatever writes kafka.sasl.token_file is running, and the token's audience and issuer"
+	}
+	return fmt.Sprintf("check kafka.sasl.username and the password in %s (kafka.sasl.password_file): it is read again for every connection", s.PasswordFile)
+}
+
 func (s SASL) inner(name string) (sasl.Mechanism, error) {
 	if name == mechanismOAuthBearer {
 		if _, err := s.token(); err != nil {
