@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -18,6 +19,7 @@ type checked struct {
 	OK       bool            `json:"ok"`
 	Problems []problem       `json:"problems"`
 	Findings []kafka.Finding `json:"findings,omitempty"` // of --connect
+	Rights   []kafka.Right   `json:"rights,omitempty"`   // of --rights
 }
 
 // problem is an app.Problem for machines.
@@ -50,7 +52,7 @@ func newProblem(from app.Problem) problem {
 }
 
 func (c *cli) newCheckCommand() *cobra.Command {
-	var connect bool
+	var connect, rights bool
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Say everything that is wrong with the configuration",
@@ -60,18 +62,23 @@ file:line:col: path: problem. Nothing is asked of the network and no secret is r
 With --connect, a configuration without problems is then held against the brokers: can they be
 reached and entered, are topics and rights there, is the cluster fit for transactions.
 
+With --rights it lists what brokers that deny by default must allow the service, each with the command that
+gives it. The service needs no more than that.
+
 Exit code 2: the configuration is wrong. Exit code 3: the brokers are not ready for it.`,
 		Args: cobra.NoArgs,
 		Example: `  processor check -c config.yaml
   processor check -c config.yaml --connect
+  processor check -c config.yaml --rights
   processor check -c config.yaml -o json`,
-		RunE: func(cmd *cobra.Command, _ []string) error { return c.check(cmd.Context(), connect) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.check(cmd.Context(), connect, rights) },
 	}
+	cmd.Flags().BoolVar(&rights, "rights", false, "list the rights that the service needs of the brokers")
 	cmd.Flags().BoolVar(&connect, "connect", false, "hold the configuration against the brokers")
 	return cmd
 }
 
-func (c *cli) check(ctx context.Context, connect bool) error {
+func (c *cli) check(ctx context.Context, connect, rights bool) error {
 	conf, origins, err := app.Load(c.loadOptions())
 	problems, _ := errors.AsType[app.Problems](err)
 	if tracing := app.CheckTracing(c.env); tracing != nil {
@@ -98,7 +105,10 @@ func (c *cli) check(ctx context.Context, connect bool) error {
 		result.Findings = kafka.Preflight(ctx, c.kafkaConfig(conf), conf.Preflight())
 		result.OK = kafka.Failed(result.Findings) == nil
 	}
-	if err := c.render(result, c.checkTable(conf, result.Findings)); err != nil {
+	if rights {
+		result.Rights = kafka.Rights(c.kafkaConfig(conf), conf.Preflight())
+	}
+	if err := c.render(result, c.checkTable(conf, result)); err != nil {
 		return err
 	}
 	if !result.OK {
@@ -107,7 +117,7 @@ func (c *cli) check(ctx context.Context, connect bool) error {
 	return nil
 }
 
-func (c *cli) checkTable(conf app.Config, found []kafka.Finding) table {
+func (c *cli) checkTable(conf app.Config, result checked) table {
 	file := cmp.Or(c.configFile(), "environment")
 	t := table{rows: [][]string{{
 		c.paint(c.stdout, green, "ok"), "configuration",
@@ -115,11 +125,20 @@ func (c *cli) checkTable(conf app.Config, found []kafka.Finding) table {
 			count(len(conf.Routes), "route"), count(len(conf.Outputs), "output")),
 	}}}
 	colors := map[kafka.Status]color{kafka.OK: green, kafka.Degraded: yellow, kafka.Problem: red}
-	for _, finding := range found {
+	for _, finding := range result.Findings {
 		t.rows = append(t.rows, []string{c.paint(c.stdout, colors[finding.Status], string(finding.Status)), finding.Check, finding.Detail})
 		if finding.Next != "" {
 			t.rows = append(t.rows, []string{"", "", "-> " + finding.Next})
 		}
+	}
+	for _, right := range result.Rights {
+		name := right.Name
+		if right.Prefixed {
+			name += "*"
+		}
+		t.rows = append(t.rows,
+			[]string{"right", string(right.Resource), fmt.Sprintf("%s: %s: %s", name, strings.Join(right.Operations, ", "), right.Why)},
+			[]string{"", "", "-> run `" + right.Command + "`"})
 	}
 	return t
 }

@@ -74,6 +74,25 @@ env PROCESSOR_LOG_LEVEL: log.level: is "loud", want one of debug, info, warn, er
 	}
 }
 
+func TestCheckListsTheRightsThatTheServiceNeeds(t *testing.T) {
+	t.Parallel()
+	file := writeFile(t, shop)
+	got := invoke(t, nil, "check", "--rights", "-c", file)
+	for _, want := range []string{
+		"raw: Read: records come from here", "kafka-acls.sh --bootstrap-server localhost:9092 --add --allow-principal User:ANONYMOUS --operation Read --topic raw`",
+		"shop.*: Write: each instance and lane has its own", "--transactional-id shop. --resource-pattern-type prefixed`",
+	} {
+		if got.code != exitOK || !strings.Contains(got.stdout, want) {
+			t.Errorf("got %+v, want %q", got, want)
+		}
+	}
+	got = invoke(t, nil, "check", "--rights", "-c", file, "-o", "json")
+	var printed checked
+	if err := json.Unmarshal([]byte(got.stdout), &printed); err != nil || len(printed.Rights) < 5 {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
 func TestCheckWithoutAFileSaysHowToGiveOne(t *testing.T) {
 	t.Parallel()
 	got := invoke(t, nil, "check")

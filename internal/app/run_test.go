@@ -45,6 +45,7 @@ type logLine struct {
 	Check  string `json:"check"`
 	Detail string `json:"detail"`
 	Err    string `json:"err"`
+	Next   string `json:"next"`
 }
 
 // logLines is a log that is read as it is written.
@@ -95,6 +96,18 @@ func runWith(t *testing.T, change func(*Config), options Options, spoil func(ctx
 	conf.Kafka.Brokers, conf.Admin.TokenFile = cluster.ListenAddrs(), token
 	change(&conf)
 
+	makeTopics(t, conf, client)
+	if err := spoil(t.Context(), kadm.NewClient(client)); err != nil {
+		t.Fatal(err)
+	}
+	r := run(t, conf, options)
+	r.cluster, r.client = cluster, client
+	return r
+}
+
+// makeTopics makes every topic of a configuration, with one partition.
+func makeTopics(t *testing.T, conf Config, client *kgo.Client) {
+	t.Helper()
 	topics := conf.Topics()
 	for i := range topics {
 		topics[i].Partitions = 1
@@ -106,12 +119,13 @@ func runWith(t *testing.T, change func(*Config), options Options, spoil func(ctx
 	if err := kafka.Apply(t.Context(), client, plans, false); err != nil {
 		t.Fatal(err)
 	}
-	if err := spoil(t.Context(), kadm.NewClient(client)); err != nil {
-		t.Fatal(err)
-	}
+}
 
+// run starts the service, which ends with the test.
+func run(t *testing.T, conf Config, options Options) *running {
+	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
-	r := &running{t: t, cluster: cluster, client: client, conf: conf, stop: stop, done: make(chan error, 1), lines: make(chan logLine, 10_000)}
+	r := &running{t: t, conf: conf, stop: stop, done: make(chan error, 1), lines: make(chan logLine, 10_000)}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
