@@ -12,6 +12,7 @@ import (
 
 	"pawl/internal/app"
 	"pawl/internal/bundle"
+	"pawl/internal/redact"
 )
 
 const (
@@ -112,7 +113,7 @@ func (c *cli) bundle(cmd *cobra.Command, flags *bundleFlags) error {
 	host, _ := os.Hostname() // a name that is not known is left out
 	manifest := bundle.Manifest{Application: conf.Application, Made: made, Host: host, Tool: thisBuild()}
 	secrets, unread := conf.Secrets()
-	redactor := bundle.NewRedactor(secrets)
+	redactor := redact.New(secrets)
 	manifest.Notes = notes(redactor, unread, problems)
 	file := flags.out
 	if file == "" {
@@ -146,7 +147,7 @@ func (c *cli) bundle(cmd *cobra.Command, flags *bundleFlags) error {
 }
 
 // notes are what a reader of the archive should know beside what is in it.
-func notes(redactor *bundle.Redactor, unread []error, problems error) (told []string) {
+func notes(redactor *redact.Redactor, unread []error, problems error) (told []string) {
 	for _, err := range unread {
 		told = append(told, "a secret could not be looked for: "+err.Error())
 	}

@@ -28,7 +28,7 @@ func (o *Origins) Settings(c Config) []Setting {
 		value := s.value.Interface()
 		switch {
 		case s.value.Kind() == reflect.String:
-			value = printable(s.value)
+			value = printable(s.path, s.value)
 		case s.shape == named:
 			value = struct{}{} // {} and not null
 		case s.shape == texts && s.value.Len() == 0:
@@ -88,7 +88,7 @@ func (o *Origins) node(path string, v reflect.Value) (*yaml.Node, error) {
 		node.Style = yaml.FlowStyle
 		node.LineComment = "# " + o.latest(path).String()
 	case kind == scalar:
-		node.Kind, node.Value, node.Tag = yaml.ScalarNode, printable(v), scalarTag(v)
+		node.Kind, node.Value, node.Tag = yaml.ScalarNode, printable(path, v), scalarTag(v)
 	case kind == group:
 		node.Kind, node.LineComment = yaml.MappingNode, ""
 		for i := range v.NumField() {
@@ -135,7 +135,12 @@ func scalarTag(v reflect.Value) string {
 	}
 }
 
-// printable is text without the user part of URLs, which a wrong configuration may hold.
-func printable(v reflect.Value) string {
-	return userForm.ReplaceAllString(text(v), "://"+hidden+"@")
+// printable is text without the user part of URLs, which a wrong configuration may hold. In the URL of an endpoint, the
+// part after the question mark may be a key of somebody's API.
+func printable(path string, v reflect.Value) string {
+	shown := userForm.ReplaceAllString(text(v), "://"+hidden+"@")
+	if where, query, found := strings.Cut(shown, "?"); found && query != "" && urlForm.MatchString(path) {
+		return where + "?" + hidden
+	}
+	return shown
 }

@@ -41,7 +41,7 @@ func serveBusy(t *testing.T, listen string, log io.Writer) (url string, end func
 			{Name: "ledger", Probe: ok},
 			{Name: "group", Probe: func(context.Context) error { return errors.New("not every lane is in the consumer group yet") }},
 		},
-		Status: process.view, View: process.view, Settings: publicSettings(origins.Settings(conf)),
+		Status: process.view, View: process.view, Settings: origins.Settings(conf),
 		Pauses:  process,
 		Effects: effectsAPI{&fakeStore{}}, Drain: func(admin.Drain) error { return nil },
 	})

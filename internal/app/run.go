@@ -51,7 +51,8 @@ const preflightPause = 5 * time.Second
 // keeps the process up and unready, and is tried again: brokers that are still starting, or topics
 // that are still to be made, need no restart. It returns nil after a clean drain. Log lines go to w.
 func Run(ctx context.Context, conf Config, build Build, options Options, w io.Writer) error {
-	log, _, err := telemetry.NewLogger(w, conf.Log.Level, conf.Log.Format)
+	censor := &censor{conf: conf}
+	log, _, err := telemetry.NewLogger(censor.writer(w), conf.Log.Level, conf.Log.Format)
 	if err != nil {
 		return err
 	}
@@ -59,6 +60,7 @@ func Run(ctx context.Context, conf Config, build Build, options Options, w io.Wr
 	if err != nil {
 		return err
 	}
+	s.censor = censor
 	defer s.client.Close()
 	defer s.effects.close()
 	defer s.pauses.Close()
@@ -113,6 +115,7 @@ type service struct {
 	kafka  kafka.Config
 	log    *slog.Logger
 	client *kgo.Client // for what the service asks beside its work
+	censor *censor
 
 	engine    *txn.Engine
 	pauses    *pause.Board
@@ -185,7 +188,7 @@ func open(ctx context.Context, conf Config, build Build, told Options, log *slog
 			Status: func(context.Context) (any, error) {
 				return Status{s.status(), s.pauses.Set().List(), s.effects.status()}, nil
 			},
-			View: view.view, Settings: publicSettings(told.Settings),
+			View: view.view, Settings: told.Settings,
 			Drain: s.drain,
 		})
 	}
@@ -261,6 +264,9 @@ func (s *service) awaitPreflight(ctx context.Context) bool {
 		findings := kafka.Preflight(ctx, s.kafka, s.conf.Preflight())
 		if ctx.Err() != nil {
 			return false
+		}
+		for i := range findings { // they are shown to everybody
+			findings[i].Detail = s.censor.text(findings[i].Detail)
 		}
 		failed := kafka.Failed(findings)
 		s.mu.Lock()

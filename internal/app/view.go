@@ -413,19 +413,3 @@ func whole(value *float64) *int64 {
 	rounded := int64(*value)
 	return &rounded
 }
-
-// publicSettings are those that everybody may see who reaches the operations HTTP. In a URL, the part after the
-// question mark may be a key of somebody's API.
-func publicSettings(settings []Setting) []Setting {
-	public := slices.Clone(settings)
-	for i, one := range public {
-		text, is := one.Value.(string)
-		if !is || !strings.HasPrefix(one.Path, "endpoints.") || !strings.HasSuffix(one.Path, ".url") {
-			continue
-		}
-		if where, query, found := strings.Cut(text, "?"); found && query != "" {
-			public[i].Value = where + "?" + hidden
-		}
-	}
-	return public
-}

@@ -127,7 +127,10 @@ var table = map[string]rule{
 	},
 
 	// What an incident needs, in one archive: pieces, their failures, and no secret. What the pieces are it is told.
-	"bundle": {},
+	"bundle": {inside: []string{"redact"}},
+
+	// Secrets out of text. Beside bundle, because logs pass it too.
+	"redact": {},
 
 	// What running processes tell, in a terminal. It knows their answers as any stranger would and none of their packages.
 	"top": {outside: []string{"prometheus", "terminal"}, tests: []string{"sys"}},
@@ -138,6 +141,7 @@ var table = map[string]rule{
 		inside: []string{
 			"admin", "handlers", "kafka", "message", "pause", "telemetry", "txn",
 			"outbox", "outbox/dispatch", "outbox/dispatch/httptarget", "outbox/ingest", "outbox/ledger", "outbox/rebuild", "outbox/relay", "postgres",
+			"redact", // what is logged
 			"verify", // what a check must find follows from the configuration
 		},
 		outside: []string{"yaml", "jsonschema", "kgo", "kadm", "kprom", "pgx", "prometheus", "sync"},
@@ -178,7 +182,7 @@ var table = map[string]rule{
 	// their work, because app is for running the service, not for passing calls along.
 	"cmd/processor": {
 		inside: []string{
-			"app", "bundle", "deadletter", "dev", "kafka", "load", "message", "outbox", "outbox/ledger", "outbox/rebuild", "pause", "postgres",
+			"app", "bundle", "deadletter", "dev", "kafka", "load", "message", "outbox", "outbox/ledger", "outbox/rebuild", "pause", "postgres", "redact",
 			"telemetry", "top", "verify", // `verify --follow` is a service of its own, with metrics on an address
 		},
 		outside: []string{"cobra", "pgx", "terminal", "automemlimit", "kgo", "kadm", "json", "yaml"},

@@ -11,6 +11,8 @@ import (
 	"os"
 	"path"
 	"regexp"
+
+	"pawl/internal/redact"
 )
 
 // Name names an archive: the same facts give the same name. It is also the one folder in it.
@@ -31,7 +33,7 @@ func plain(text string) string { return oddForm.ReplaceAllString(text, "_") }
 func Folder(kind, name, file string) string { return path.Join(kind, plain(name), file) }
 
 // Write packs the bundle, the manifest first, as gzipped tar.
-func (b *Bundle) Write(w io.Writer, redactor *Redactor) error {
+func (b *Bundle) Write(w io.Writer, redactor *redact.Redactor) error {
 	manifest := new(bytes.Buffer)
 	encoder := json.NewEncoder(manifest)
 	encoder.SetEscapeHTML(false)
@@ -67,7 +69,7 @@ func (b *Bundle) add(archive *tar.Writer, name string, text []byte) error {
 
 // WriteFile packs the bundle into a new file that only its owner may read. A file that is there already is left as
 // it is.
-func (b *Bundle) WriteFile(file string, redactor *Redactor) error {
+func (b *Bundle) WriteFile(file string, redactor *redact.Redactor) error {
 	var packed bytes.Buffer
 	if err := b.Write(&packed, redactor); err != nil {
 		return err

@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"pawl/internal/redact"
 )
 
 const (
@@ -42,7 +44,7 @@ type Piece struct {
 type Config struct {
 	Manifest Manifest // Format, Took and Pieces are filled in
 	Pieces   []Piece
-	Redactor *Redactor
+	Redactor *redact.Redactor
 	BytesMax int64         // of all files, before they are packed
 	Timeout  time.Duration // for all pieces together
 	Progress func(Entry)   // called as each piece ends, one call at a time; may be nil

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"pawl/internal/redact"
 )
 
 func text(s string) func(context.Context) (Content, error) {
@@ -23,7 +25,7 @@ func text(s string) func(context.Context) (Content, error) {
 func made(pieces ...Piece) Config {
 	return Config{
 		Manifest: Manifest{Application: "shop", Made: time.Date(2026, 11, 29, 22, 0, 0, 0, time.UTC)},
-		Pieces:   pieces, Redactor: NewRedactor(nil), BytesMax: 1 << 20, Timeout: time.Minute,
+		Pieces:   pieces, Redactor: redact.New(nil), BytesMax: 1 << 20, Timeout: time.Minute,
 	}
 }
 
@@ -76,7 +78,7 @@ func TestAPieceThatFailsStopsNoOther(t *testing.T) {
 			t.Fatal(err)
 		}
 		var packed bytes.Buffer
-		if err := bundle.Write(&packed, NewRedactor(nil)); err != nil {
+		if err := bundle.Write(&packed, redact.New(nil)); err != nil {
 			t.Fatal(err)
 		}
 		files, order := unpack(t, &packed)
@@ -159,7 +161,7 @@ func TestArchiveIsItsOwnersAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	file := filepath.Join(t.TempDir(), "a.tar.gz")
-	if err := bundle.WriteFile(file, NewRedactor(nil)); err != nil {
+	if err := bundle.WriteFile(file, redact.New(nil)); err != nil {
 		t.Fatal(err)
 	}
 	info, err := os.Stat(file)
@@ -170,13 +172,13 @@ func TestArchiveIsItsOwnersAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := bundle.WriteFile(file, NewRedactor(nil)); err == nil || !strings.Contains(err.Error(), "is there already: name another with --file") {
+	if err := bundle.WriteFile(file, redact.New(nil)); err == nil || !strings.Contains(err.Error(), "is there already: name another with --file") {
 		t.Errorf("error %v", err)
 	}
 	if after, err := os.ReadFile(file); err != nil || !bytes.Equal(before, after) {
 		t.Errorf("the first archive was changed: %v", err)
 	}
-	if err := bundle.WriteFile(filepath.Join(file, "b"), NewRedactor(nil)); err == nil {
+	if err := bundle.WriteFile(filepath.Join(file, "b"), redact.New(nil)); err == nil {
 		t.Error("no error where no file can be made")
 	}
 }
@@ -189,7 +191,7 @@ func TestArchiveIsDeterministic(t *testing.T) {
 		t.Fatal(err)
 	}
 	var first, second bytes.Buffer
-	if err := errors.Join(bundle.Write(&first, NewRedactor(nil)), bundle.Write(&second, NewRedactor(nil))); err != nil {
+	if err := errors.Join(bundle.Write(&first, redact.New(nil)), bundle.Write(&second, redact.New(nil))); err != nil {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(first.Bytes(), second.Bytes()) {

@@ -1,4 +1,5 @@
-package bundle
+// Package redact takes secrets out of text that leaves a process: logs, and the archive of an incident.
+package redact
 
 import (
 	"cmp"
@@ -25,7 +26,7 @@ const (
 	lineMin = 16
 )
 
-// Redactor hides secrets. It is the second line of defence: nothing that goes into an archive is meant to hold one.
+// Redactor hides secrets. It is the second line of defence: nothing that is logged or goes into an archive is meant to hold one.
 // It looks for the texts it was given, in the forms in which they get into logs and JSON, and for what looks like a
 // credential whatever its text.
 type Redactor struct {
@@ -40,8 +41,8 @@ var looksForm = regexp.MustCompile(`(://)[^/\s@"'\\]+@` +
 	`|(?i)\b((?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{8,}` +
 	`|(?i)\b((?:password|passwd|pwd|secret|api[_-]?key|access[_-]?token|token)=)[^\s&"'\\,;]+`)
 
-// NewRedactor hides these texts.
-func NewRedactor(secrets []string) *Redactor {
+// New hides these texts.
+func New(secrets []string) *Redactor {
 	r := &Redactor{looks: looksForm}
 	seen := map[string]bool{}
 	for _, secret := range secrets {

@@ -1,4 +1,4 @@
-package bundle
+package redact
 
 import (
 	"encoding/base64"
@@ -12,7 +12,7 @@ import (
 
 func TestRedactorHidesSecretsAndNothingElse(t *testing.T) {
 	t.Parallel()
-	r := NewRedactor([]string{
+	r := New([]string{
 		"hunter2-hunter2", `quo"te\d pass`, "p@ss/w%rd more", "1234", "hunter2-hunter2-longer", "abc", "",
 		"-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC\nBKcwggSjAgEAAoIBAQC7\n-----END PRIVATE KEY-----\n",
 	})
@@ -43,7 +43,7 @@ func TestRedactorHidesSecretsAndNothingElse(t *testing.T) {
 	if r.Ignored != 1 {
 		t.Errorf("%d ignored, want abc alone", r.Ignored)
 	}
-	if NewRedactor(nil).Bytes(nil) != nil {
+	if New(nil).Bytes(nil) != nil {
 		t.Error("nothing became something")
 	}
 }
@@ -63,7 +63,7 @@ func TestRedactorHidesAnySecretInAnyForm(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := NewRedactor([]string{secret})
+		r := New([]string{secret})
 		for _, form := range []string{
 			secret, url.QueryEscape(secret), url.PathEscape(secret), base64.StdEncoding.EncodeToString([]byte(secret)), jsonForm(secret, false), jsonForm(string(inner), false), jsonForm(string(inner), true),
 		} {
