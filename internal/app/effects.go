@@ -82,7 +82,7 @@ func (c Config) OpenLedger(ctx context.Context) (*pgxpool.Pool, *ledger.Ledger, 
 	if dsn == "" {
 		return nil, nil, errors.New("there is no effect ledger: set postgres.dsn_file, or PROCESSOR_POSTGRES_DSN")
 	}
-	pool, err := postgres.Open(ctx, postgres.Config{DSN: dsn, ConnsMax: int32(c.Postgres.Connections)}) //nolint:gosec // at most 1000
+	pool, err := postgres.Open(ctx, postgres.Config{DSN: dsn, ConnsMax: int32(c.Postgres.Connections), Credentials: c.ReadDSN}) //nolint:gosec // at most 1000
 	if err != nil {
 		return nil, nil, fmt.Errorf("postgres: %w", err)
 	}

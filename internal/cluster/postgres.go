@@ -36,6 +36,7 @@ type PostgresConfig struct {
 	Cache    string            // where fetched binaries are kept; empty: pawl in the user's cache folder
 	Binaries string            // folder of initdb and postgres; empty: PAWL_POSTGRES_BIN, installed ones, fetched ones
 	Settings map[string]string // of postgresql.conf
+	TLS      *TLS              // the server's certificate and key, offered beside plain connections; nil: no TLS
 	Durable  bool              // wait for the disk; without it data survives Kill, but not the loss of the machine
 	Progress func(string)      // told about slow steps; may be nil
 }
@@ -140,7 +141,37 @@ func (p *Postgres) format(ctx context.Context) error {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("make database cluster: %w\n%s", err, out)
 	}
+	if p.config.TLS != nil {
+		return p.writeTLS(*p.config.TLS)
+	}
 	return nil
+}
+
+// The names that Postgres looks for in its data folder by default.
+const (
+	postgresCertificate = "server.crt"
+	postgresKey         = "server.key"
+)
+
+func (p *Postgres) writeTLS(tls TLS) error {
+	for name, text := range map[string]string{postgresCertificate: tls.Certificate, postgresKey: tls.Key} {
+		path := filepath.Join(p.dataPath(), name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			return fmt.Errorf("write certificate: %w", err)
+		}
+		if err := p.handOver(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ReplaceTLS gives a server that was opened with TLS another certificate, which it shows to new connections soon after.
+func (p *Postgres) ReplaceTLS(tls TLS) error {
+	if err := p.writeTLS(tls); err != nil {
+		return err
+	}
+	return p.with(func(server *process) error { return server.signal(syscall.SIGHUP) })
 }
 
 // handOver gives files to the server's account, and makes the binaries reachable for it.
@@ -229,6 +260,9 @@ func (p *Postgres) launch(ctx context.Context) (err error) {
 	if !p.config.Durable {
 		settings["fsync"] = "off"
 		settings["full_page_writes"] = "off"
+	}
+	if p.config.TLS != nil {
+		settings["ssl"] = "on"
 	}
 	maps.Copy(settings, p.config.Settings)
 	args := []string{"-D", p.dataPath()}

@@ -68,7 +68,7 @@ func Status(ctx context.Context, pool *pgxpool.Pool, m Migrations) (Version, err
 		return v, nil
 	}
 	if err != nil {
-		return Version{}, fmt.Errorf("read version of schema %s: %w", m.Schema, err)
+		return Version{}, fmt.Errorf("read version of schema %s: %w", m.Schema, explain(err))
 	}
 	return v, nil
 }
@@ -81,7 +81,7 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool, m Migrations) (applied []s
 		return nil, fmt.Errorf("migrate: schema %q: want 1 to 63 of a-z 0-9 _ that begin with no digit", m.Schema)
 	}
 	if err := makeSchema(ctx, pool, m.Schema); err != nil {
-		return nil, fmt.Errorf("make schema %s: %w", m.Schema, err)
+		return nil, fmt.Errorf("make schema %s: %w", m.Schema, explain(err))
 	}
 	unlock, err := lockMigrations(ctx, pool, m.Schema)
 	if err != nil {
@@ -100,7 +100,7 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool, m Migrations) (applied []s
 		applied = append(applied, result.Source.Path)
 	}
 	if err != nil {
-		return applied, fmt.Errorf("migrate schema %s: %w", m.Schema, err)
+		return applied, fmt.Errorf("migrate schema %s: %w", m.Schema, explain(err))
 	}
 	return applied, nil
 }
@@ -111,7 +111,7 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool, m Migrations) (applied []s
 func lockMigrations(ctx context.Context, pool *pgxpool.Pool, schema string) (unlock func() error, err error) {
 	connection, err := pgx.ConnectConfig(ctx, pool.Config().ConnConfig)
 	if err != nil {
-		return nil, fmt.Errorf("connect to lock migrations: %w", err)
+		return nil, fmt.Errorf("connect to lock migrations: %w", explain(err))
 	}
 	unlock = func() error {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockMax)

@@ -18,6 +18,10 @@ type Config struct {
 	DSN            string        // URL or key=value list; it may hold a password and is never shown
 	ConnsMax       int32         // 0: the greater of 4 and the number of cores
 	ConnectTimeout time.Duration // 0: 5 s
+
+	// Credentials gives the connection string anew before each connection, of which user and password are taken: they
+	// may have been replaced. An error leaves those of DSN. Nil: DSN has them for good.
+	Credentials func() (dsn string, err error)
 }
 
 const (
@@ -62,6 +66,18 @@ func Open(ctx context.Context, config Config) (*pgxpool.Pool, error) {
 		c.ConnConfig.ConnectTimeout = config.ConnectTimeout
 	}
 	c.MaxConnLifetime, c.MaxConnLifetimeJitter, c.PingTimeout = connLifetime, connLifetime/10, pingTimeout
+	if config.Credentials != nil {
+		c.BeforeConnect = func(_ context.Context, connecting *pgx.ConnConfig) error {
+			dsn, err := config.Credentials()
+			if err != nil {
+				return nil //nolint:nilerr // half-written or gone for a moment: what was right a moment ago is the better guess
+			}
+			if fresh, err := pgx.ParseConfig(dsn); err == nil {
+				connecting.User, connecting.Password = fresh.User, fresh.Password
+			}
+			return nil
+		}
+	}
 	c.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	c.ConnConfig.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {
 		return &pgconn.CancelRequestContextWatcherHandler{Conn: conn, CancelRequestDelay: cancelDelay, DeadlineDelay: deadlineDelay}

@@ -8,6 +8,12 @@ import (
 
 // SQLSTATE codes that callers act on (PostgreSQL manual, appendix A).
 const (
+	ReadOnlyTransaction   = "25006"
+	InvalidAuthorization  = "28000"
+	InvalidPassword       = "28P01"
+	InvalidCatalogName    = "3D000"
+	DiskFull              = "53100"
+	TooManyConnections    = "53300"
 	NotNullViolation      = "23502"
 	UniqueViolation       = "23505"
 	SerializationFailure  = "40001"

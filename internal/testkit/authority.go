@@ -45,8 +45,21 @@ func NewAuthority(tb testing.TB) *Authority {
 // PEM.
 func (a *Authority) Issue(tb testing.TB, name string) (certificate, key string) {
 	tb.Helper()
+	return a.IssueUntil(tb, name, time.Now().Add(certificateAge), "localhost", "127.0.0.1", "::1")
+}
+
+// IssueUntil makes one for these hosts and addresses that is valid until then.
+func (a *Authority) IssueUntil(tb testing.TB, name string, end time.Time, hosts ...string) (certificate, key string) {
+	tb.Helper()
 	template := newTemplate(tb, name)
-	template.DNSNames, template.IPAddresses = []string{"localhost"}, []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}
+	template.NotBefore, template.NotAfter = end.Add(-2*certificateAge), end
+	for _, host := range hosts {
+		if address := net.ParseIP(host); address != nil {
+			template.IPAddresses = append(template.IPAddresses, address)
+		} else {
+			template.DNSNames = append(template.DNSNames, host)
+		}
+	}
 	template.KeyUsage = x509.KeyUsageDigitalSignature
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 	private := newKey(tb)
