@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"pawl/internal/faults"
 )
 
 func (s *site) drainRequest(t *testing.T, body, bearer string) *httptest.ResponseRecorder {
@@ -95,6 +97,7 @@ func TestDrainNeedsTheToken(t *testing.T) {
 	} {
 		answer := s.do(t, http.MethodPost, "/api/v1/drain", "rubbish", "Authorization", authorization)
 		wantProblem(t, answer, http.StatusUnauthorized, "Authorization: Bearer")
+		faults.Shows(t, "wrong-token", answer.Body.String())
 		if !strings.HasPrefix(answer.Header().Get("WWW-Authenticate"), "Bearer") {
 			t.Errorf("%q: no challenge", authorization)
 		}
@@ -106,7 +109,9 @@ func TestDrainWithoutAConfiguredTokenIsRefused(t *testing.T) {
 	t.Parallel()
 	s := open(t, func(c *Config) { c.TokenFile = "" })
 	for _, bearer := range []string{"", token} {
-		wantProblem(t, s.drainRequest(t, `{"reason": "a"}`, bearer), http.StatusForbidden, "admin.token_file")
+		answer := s.drainRequest(t, `{"reason": "a"}`, bearer)
+		wantProblem(t, answer, http.StatusForbidden, "admin.token_file")
+		faults.Shows(t, "no-token", answer.Body.String())
 	}
 	s.wantNoDrain(t)
 }

@@ -18,6 +18,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
+
+	"pawl/internal/faults"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -385,4 +387,17 @@ func fetch(t *testing.T, url string) string {
 		t.Error(err)
 	}
 	return string(body)
+}
+
+// Of two processes on one host the second must say which setting to change.
+func TestPortInUseIsTold(t *testing.T) {
+	t.Parallel()
+	first := open(t, nil)
+	config := first.config
+	config.Listen = first.Addr().String()
+	second, err := Open(t.Context(), config)
+	if err == nil {
+		t.Fatal(errors.Join(errors.New("both listen"), second.Close()))
+	}
+	faults.Shows(t, "port-in-use", err.Error())
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"pawl/internal/faults"
 	"pawl/internal/outbox/ledger"
 	"pawl/internal/postgres"
 	"pawl/internal/testkit"
@@ -23,9 +24,7 @@ func TestSchemaThatIsBehindKeepsTheServiceUnready(t *testing.T) {
 	r := runWith(t, withLedger(dsn), Options{}, nothing)
 	r.line("starting")
 	line := r.line("the effect ledger can't be used yet, effects wait on their topic")
-	if !strings.Contains(line.Err, "processor migrate up") {
-		t.Errorf("the line says %q, want what to run", line.Err)
-	}
+	faults.Shows(t, "schema-behind", line.Err)
 	if answer := r.awaitProbe("/readyz?verbose", http.StatusServiceUnavailable); !strings.Contains(answer, "[-]ledger") {
 		t.Errorf("unready for another reason: %s", answer)
 	}

@@ -261,5 +261,5 @@ var families = map[string][]string{
 // them because its nouns are how tests say what goes in and out.
 var (
 	testFamilies = []string{"check", "kgo", "sync"}
-	testPackages = []string{"testkit", "cluster", "message"}
+	testPackages = []string{"testkit", "cluster", "message", "faults"} // of the last, what each mistake must show
 )

@@ -20,6 +20,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"pawl/internal/cluster"
+	"pawl/internal/faults"
 	"pawl/internal/testkit"
 )
 
@@ -549,7 +550,7 @@ func TestRealPasswordsAndRights(t *testing.T) {
 			}
 			return err != nil
 		})
-		refused(t, func(*TLS) {}, "the broker's certificate is not valid", "expired", "renew the broker's certificate, and check this machine's clock")
+		faults.Shows(t, "expired-certificate", fmt.Sprint(Failed(Preflight(short(t), conf, o.spec))))
 		show(certificate, key)
 		testkit.WaitFor(t, time.Minute, "the renewed certificate", func() bool {
 			client, err := conf.Open(short(t))

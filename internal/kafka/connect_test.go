@@ -16,6 +16,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"pawl/internal/faults"
 )
 
 const (
@@ -60,6 +62,13 @@ func TestConnectErrorNamesCauseAndNextStep(t *testing.T) {
 	encrypted := newFake(t, kfake.TLS(ca.serverTLS("127.0.0.1")))
 	misnamed := newFake(t, kfake.TLS(ca.serverTLS("kafka.example")))
 	asking := newFake(t, kfake.TLS(mutual))
+	tomorrow := ca.serverTLS("127.0.0.1")
+	later, laterKey := ca.issueFrom("broker", time.Now().Add(time.Hour), "127.0.0.1")
+	var err error
+	if tomorrow.Certificates[0], err = tls.X509KeyPair([]byte(later), []byte(laterKey)); err != nil {
+		t.Fatal(err)
+	}
+	early := newFake(t, kfake.TLS(tomorrow))
 	silent := listen(t, func(net.Conn) {})
 	rude := listen(t, func(conn net.Conn) { _ = conn.Close() })
 	web := listen(t, func(conn net.Conn) {
@@ -72,9 +81,10 @@ func TestConnectErrorNamesCauseAndNextStep(t *testing.T) {
 		tls          TLS
 		sasl         SASL
 		detail, next string
-		attemptsMax  int
+		mistake      string // on the page of mistakes
 	}{
 		"wrong password": {
+			mistake: "wrong-password",
 			brokers: sasl.conf.Brokers, sasl: SASL{Mechanism: mechanismUnderTest, Username: "pawl", PasswordFile: password},
 			detail: `the broker refuses user "pawl" with SCRAM-SHA-512`, next: "kafka.sasl.password_file",
 		},
@@ -83,14 +93,17 @@ func TestConnectErrorNamesCauseAndNextStep(t *testing.T) {
 			detail: `the broker refuses user "pawl" with PLAIN`, next: "kafka.sasl.password_file",
 		},
 		"wrong mechanism": {
+			mistake: "wrong-mechanism",
 			brokers: sasl.conf.Brokers, sasl: SASL{Mechanism: "OAUTHBEARER", TokenFile: write(t, "token", "opaque")},
 			detail: "does not offer the SASL mechanism OAUTHBEARER, only PLAIN, SCRAM-SHA-256, SCRAM-SHA-512", next: "kafka.sasl.mechanism",
 		},
 		"SASL missing": {
+			mistake: "sasl-missing",
 			brokers: sasl.conf.Brokers,
 			detail:  "the listener wants SASL, but kafka.sasl.mechanism is empty; it offers PLAIN", next: "set kafka.sasl.mechanism",
 		},
 		"TLS missing": {
+			mistake: "tls-missing",
 			brokers: encrypted.conf.Brokers,
 			detail:  "the listener speaks TLS, but kafka.tls.enabled is false", next: "set kafka.tls.enabled to true",
 		},
@@ -103,14 +116,22 @@ func TestConnectErrorNamesCauseAndNextStep(t *testing.T) {
 			detail: "signed by an authority that this system does not know", next: "set kafka.tls.ca_file",
 		},
 		"wrong authority": {
+			mistake: "wrong-ca",
 			brokers: encrypted.conf.Brokers, tls: TLS{Enabled: true, CAFile: otherFile},
 			detail: "not signed by an authority in " + otherFile, next: "kafka.tls.ca_file",
 		},
 		"wrong name": {
+			mistake: "wrong-name",
 			brokers: misnamed.conf.Brokers, tls: TLS{Enabled: true, CAFile: caFile},
 			detail: "the broker's certificate is for another name", next: "kafka.tls.server_name",
 		},
+		"certificate of tomorrow": {
+			mistake: "clock-behind",
+			brokers: early.conf.Brokers, tls: TLS{Enabled: true, CAFile: caFile},
+			detail: "the broker's certificate is not valid", next: "check this machine's clock",
+		},
 		"no client certificate": {
+			mistake: "no-client-certificate",
 			brokers: asking.conf.Brokers, tls: TLS{Enabled: true, CAFile: caFile},
 			detail: "the broker ends the TLS handshake", next: "set kafka.tls.cert_file",
 		},
@@ -119,14 +140,17 @@ func TestConnectErrorNamesCauseAndNextStep(t *testing.T) {
 			detail: "the broker ends the TLS handshake", next: "signed by an authority in the broker's truststore",
 		},
 		"nothing listens": {
+			mistake: "wrong-address",
 			brokers: []string{unused(t)},
 			detail:  "nothing listens at 127.0.0.1:", next: "check kafka.brokers",
 		},
 		"no such host": {
+			mistake: "no-such-host",
 			brokers: []string{"kafka.invalid:9092"},
 			detail:  `no address for host "kafka.invalid"`, next: "correct the host in kafka.brokers",
 		},
 		"no answer": {
+			mistake: "firewall",
 			brokers: []string{silent},
 			detail:  "no answer from " + silent, next: "firewalls",
 		},
@@ -161,6 +185,9 @@ func TestConnectErrorNamesCauseAndNextStep(t *testing.T) {
 			}
 			if !strings.Contains(connect.Detail, test.detail) || !strings.Contains(connect.Next, test.next) {
 				t.Errorf("got detail %q, next %q; want %q and %q in them", connect.Detail, connect.Next, test.detail, test.next)
+			}
+			if test.mistake != "" {
+				faults.Shows(t, test.mistake, err.Error())
 			}
 			// kgo tries a connection that was reset three times with two versions of its first request.
 			if opened, _ := count.count(); opened > 6 {

@@ -130,6 +130,16 @@ func (a *authority) issue(name string, hosts ...string) (certificate, key string
 
 func (a *authority) issueUntil(name string, end time.Time, hosts ...string) (certificate, key string) {
 	a.t.Helper()
+	return a.issueBetween(name, end.Add(-3*time.Hour), end, hosts...)
+}
+
+func (a *authority) issueFrom(name string, begin time.Time, hosts ...string) (certificate, key string) {
+	a.t.Helper()
+	return a.issueBetween(name, begin, begin.Add(time.Hour), hosts...)
+}
+
+func (a *authority) issueBetween(name string, begin, end time.Time, hosts ...string) (certificate, key string) {
+	a.t.Helper()
 	private := newKey(a.t)
 	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
 	if err != nil {
@@ -137,7 +147,7 @@ func (a *authority) issueUntil(name string, end time.Time, hosts ...string) (cer
 	}
 	template := &x509.Certificate{
 		SerialNumber: serial, Subject: pkix.Name{CommonName: name},
-		NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: end,
+		NotBefore: begin, NotAfter: end,
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}

@@ -10,6 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"pawl/internal/faults"
 )
 
 func TestPositionIsReadFromText(t *testing.T) {
@@ -186,6 +188,7 @@ func TestOffsetsOfALivingGroupAreRefused(t *testing.T) {
 				t.Fatalf("got %+v", err)
 			}
 			failing(t, err, "group app is stable with 1 members", "stop all instances first")
+			faults.Shows(t, "group-alive", err.Error())
 			static := live.Members[0].Instance != ""
 			if says := strings.Contains(err.Error(), "a static member that was stopped counts until its session times out"); says != static {
 				t.Errorf("static %t: %v", static, err)

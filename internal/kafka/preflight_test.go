@@ -16,6 +16,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/kversion"
+
+	"pawl/internal/faults"
 )
 
 // testTopics is what the application app wants.
@@ -146,10 +148,12 @@ func TestPreflightNamesWhatIsUnfit(t *testing.T) {
 		status       Status
 		detail, next string
 		besides      string // another check that has something to say
+		mistake      string // on the page of mistakes
 	}{
 		"Kafka 3.9": {
-			opts:  []kfake.Opt{kfake.MaxVersions(kversion.V3_9_0())},
-			check: CheckTransactions, status: Problem,
+			mistake: "old-brokers",
+			opts:    []kfake.Opt{kfake.MaxVersions(kversion.V3_9_0())},
+			check:   CheckTransactions, status: Problem,
 			detail: "the brokers are older than Kafka 4.0",
 			next:   "upgrade the brokers to Kafka 4.0 or later, then run `kafka-features.sh --bootstrap-server 127.0.0.1:",
 		},
@@ -166,8 +170,9 @@ func TestPreflightNamesWhatIsUnfit(t *testing.T) {
 			next:   "upgrade --feature transaction.version=2`",
 		},
 		"transaction timeout beyond the brokers'": {
-			spec:  func(s *Spec) { s.TransactionTimeout = 16 * time.Minute },
-			check: CheckTransactions, status: Problem,
+			mistake: "timeout-too-long",
+			spec:    func(s *Spec) { s.TransactionTimeout = 16 * time.Minute },
+			check:   CheckTransactions, status: Problem,
 			detail: "txn.timeout is 16m0s, but the brokers allow 15m0s (transaction.max.timeout.ms)",
 			next:   "set txn.timeout to at most 15m0s",
 		},
@@ -177,18 +182,21 @@ func TestPreflightNamesWhatIsUnfit(t *testing.T) {
 			detail: "input topic in does not exist", next: "correct routes.topics, or create it with `processor topics apply --create-inputs",
 		},
 		"input topic misspelt": {
-			spec:  func(s *Spec) { s.Topics[0].Name = "inn" },
-			check: CheckTopics, status: Problem,
+			mistake: "wrong-topic",
+			spec:    func(s *Spec) { s.Topics[0].Name = "inn" },
+			check:   CheckTopics, status: Problem,
 			detail: "input topic inn does not exist; there is one named in", next: "correct routes.topics",
 		},
 		"own topics missing": {
-			spoil: func(t *testing.T, f *fake) { t.Helper(); f.remove(t, "app.out", "app.control") },
-			check: CheckTopics, status: Problem,
+			mistake: "topics-missing",
+			spoil:   func(t *testing.T, f *fake) { t.Helper(); f.remove(t, "app.out", "app.control") },
+			check:   CheckTopics, status: Problem,
 			detail: "missing: app.out, app.control", next: "run `processor topics apply`",
 		},
 		"effects compacted": {
-			spoil: func(t *testing.T, f *fake) { t.Helper(); f.set(t, "app.effects", "cleanup.policy", "compact,delete") },
-			check: CheckSettings, status: Problem,
+			mistake: "effects-compacted",
+			spoil:   func(t *testing.T, f *fake) { t.Helper(); f.set(t, "app.effects", "cleanup.policy", "compact,delete") },
+			check:   CheckSettings, status: Problem,
 			detail: `topic app.effects: cleanup.policy is "compact,delete", want "delete": compaction would lose effects`, next: "run `processor topics plan`",
 		},
 		"effects kept too short": {
@@ -197,8 +205,9 @@ func TestPreflightNamesWhatIsUnfit(t *testing.T) {
 			detail: `topic app.effects: retention.ms is "86400000", want "1209600000": effects may be lost`, next: "run `processor topics plan`",
 		},
 		"effects with other partitions": {
-			spec:  func(s *Spec) { s.Topics[2].Partitions = 12 },
-			check: CheckSettings, status: Problem,
+			mistake: "lanes-changed",
+			spec:    func(s *Spec) { s.Topics[2].Partitions = 12 },
+			check:   CheckSettings, status: Problem,
 			detail: "effects topic app.effects has 3 partitions, but effects.lanes is 12; the number is fixed for life", next: "set effects.lanes to 3",
 		},
 		"control not compacted": {
@@ -253,8 +262,9 @@ func TestPreflightNamesWhatIsUnfit(t *testing.T) {
 			detail: "one replica only, on a cluster of 3 brokers: app.effect-results, app.dead-letter: one lost disk", next: "kafka-reassign-partitions.sh",
 		},
 		"input recreated": {
-			spoil: func(t *testing.T, f *fake) { t.Helper(); f.commit(t, "in", 1, 0, testMetadata([16]byte{1, 2, 3})) },
-			check: CheckOffsets, status: Problem,
+			mistake: "input-recreated",
+			spoil:   func(t *testing.T, f *fake) { t.Helper(); f.commit(t, "in", 1, 0, testMetadata([16]byte{1, 2, 3})) },
+			check:   CheckOffsets, status: Problem,
 			detail: "input topic in was deleted and created again: the committed offsets of partitions 1 belong to its predecessor",
 			next:   "run `processor offsets set --topic in --all-partitions --to earliest`",
 		},
@@ -264,6 +274,7 @@ func TestPreflightNamesWhatIsUnfit(t *testing.T) {
 			detail: "partitions 0 will halt: their committed offsets lie beyond the end of the log", next: "processor offsets set --topic in",
 		},
 		"no right to the transactional id": {
+			mistake: "right-missing",
 			spoil: func(t *testing.T, f *fake) {
 				t.Helper()
 				f.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.EndTxn}, Err: kerr.TransactionalIDAuthorizationFailed, Count: -1})
@@ -299,6 +310,8 @@ func TestPreflightNamesWhatIsUnfit(t *testing.T) {
 			})
 			if at < 0 {
 				t.Errorf("want %s %s %q, next %q; got %+v", test.check, test.status, test.detail, test.next, findings)
+			} else if test.mistake != "" {
+				faults.Shows(t, test.mistake, findings[at].Detail+": "+findings[at].Next)
 			}
 			for _, finding := range findings {
 				if finding.Next == "" {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -169,6 +170,9 @@ func (s SASL) token() (string, error) {
 // other white space is kept.
 func readSecret(setting, file string) (string, error) {
 	info, err := os.Stat(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("%s: %w: correct the file's name, or mount it", setting, err)
+	}
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", setting, err)
 	}

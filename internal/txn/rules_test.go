@@ -17,6 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"pawl/internal/faults"
 	"pawl/internal/message"
 )
 
@@ -207,9 +208,10 @@ func TestRule4TwinEnds(t *testing.T) {
 		stopFeed()
 		<-fed
 		var twin *TwinError
-		if !errors.As(err, &twin) || !strings.Contains(err.Error(), "PROCESSOR_INSTANCE") {
-			t.Errorf("the twin ended with %v, want a TwinError that says what to do", err)
+		if !errors.As(err, &twin) {
+			t.Fatalf("the twin ended with %v, want a TwinError that says what to do", err)
 		}
+		faults.Shows(t, "two-of-one-name", err.Error())
 		if len(w.hooks.fenced) < fencesMax {
 			t.Errorf("%d fences were told, want at least %d", len(w.hooks.fenced), fencesMax)
 		}
