@@ -110,7 +110,7 @@ func TestDocumentedSettingsExist(t *testing.T) {
 func TestDocumentedTestsExist(t *testing.T) {
 	t.Parallel()
 	names := map[string]bool{}
-	for _, file := range goFiles(t, "internal") {
+	for _, file := range append(goFiles(t, "internal"), goFiles(t, "cmd")...) {
 		for _, match := range regexp.MustCompile(`(?m)^func (Test\w+)\(`).FindAllStringSubmatch(read(t, file), -1) {
 			names[match[1]] = true
 		}
