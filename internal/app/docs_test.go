@@ -12,6 +12,8 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/google/go-cmp/cmp"
+
+	"pawl/internal/kafka"
 )
 
 // The schema in the repository is the one that `config schema` prints.
@@ -220,4 +222,40 @@ func kindOf(v any) string {
 	default:
 		return fmt.Sprintf("%T", v)
 	}
+}
+
+// The table of rights is that of kafka.Rights, which a real broker is asked about (TestServiceNeedsItsTableOfRightsAndNoMore).
+func TestSecurityPageHasTheTableOfRights(t *testing.T) {
+	t.Parallel()
+	conf := Config{
+		Application: "<application>", Instance: "<instance>",
+		Routes:   []Route{{Topics: []string{"each input", "<application>.effect-results"}}},
+		Outputs:  map[string]Output{"any": {Topic: "each output"}},
+		Effects:  Effects{Enabled: true},
+		Postgres: Postgres{DSN: NewSecret("any")},
+	}
+	var rows bytes.Buffer
+	rows.WriteString("\n\n| on | name | operations | because |\n|---|---|---|---|\n")
+	for _, right := range kafka.Rights(conf.KafkaConfig(nil), conf.Preflight()) {
+		name := right.Name
+		if !strings.HasPrefix(name, "each ") {
+			name = "`" + name + "`"
+		}
+		if right.Prefixed {
+			name += " and all that begin so"
+		}
+		fmt.Fprintf(&rows, "| %s | %s | %s | %s |\n", right.Resource, name, strings.Join(right.Operations, ", "), right.Why)
+	}
+	rows.WriteString("\n")
+	const path, end = "../../docs/security.md", "<!-- end of rights -->"
+	page, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, found := strings.Cut(string(page), " -run Security -update -->")
+	_, after, ended := strings.Cut(rest, end)
+	if !found || !ended {
+		t.Fatalf("%s has no place for the table of rights", path)
+	}
+	golden(t, path, []byte(before+" -run Security -update -->"+rows.String()+end+after))
 }
