@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -99,7 +100,7 @@ func explainNetwork(err error) (detail, next string) {
 	if !errors.As(err, &connect) {
 		return "", "" // it was connected
 	}
-	where := net.JoinHostPort(connect.Config.Host, fmt.Sprint(connect.Config.Port))
+	where := net.JoinHostPort(connect.Config.Host, strconv.Itoa(int(connect.Config.Port)))
 	switch {
 	case errors.As(err, &name):
 		return fmt.Sprintf("no address for host %q", name.Name), "correct the host in the connection string, or the name service"
