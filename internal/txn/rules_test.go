@@ -207,8 +207,7 @@ func TestRule4TwinEnds(t *testing.T) {
 		}
 		stopFeed()
 		<-fed
-		var twin *TwinError
-		if !errors.As(err, &twin) {
+		if _, is := errors.AsType[*TwinError](err); !is {
 			t.Fatalf("the twin ended with %v, want a TwinError that says what to do", err)
 		}
 		faults.Shows(t, "two-of-one-name", err.Error())
