@@ -79,7 +79,7 @@ func (p *process) check() error {
 
 // notePeak notes the peak of its memory so far. Of one that is just ending nothing can be read.
 func (p *process) notePeak() {
-	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.command.Process.Pid), "status")) //nolint:gosec // a number
+	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.command.Process.Pid), "status"))
 	if err != nil {
 		return
 	}
@@ -133,7 +133,7 @@ func stopAll(processes []*process) (usage, error) {
 // tail is the end of the process's log.
 func (p *process) tail() string {
 	const bytesMax = 2000
-	text, err := os.ReadFile(p.log) //nolint:gosec // in our own temporary folder
+	text, err := os.ReadFile(p.log)
 	if err != nil {
 		return err.Error()
 	}
