@@ -152,10 +152,11 @@ func (l line) Send(ctx context.Context, call outbox.Call) outbox.Answer {
 		return outbox.Answer{Err: err, Sent: true}
 	}
 	stale := l.journal.epoch(call.Intent.Lane) != call.Fence
-	if stale && !late {
+	excused := late || l.process.world.outlived(call)
+	if stale && !excused {
 		l.journal.accuse(call, l.process.name)
 	}
-	answer, takes, index := l.journal.receive(call, l.process.name, stale && (late || l.process.world.hasTwins()))
+	answer, takes, index := l.journal.receive(call, l.process.name, stale && (excused || l.process.world.hasTwins()))
 	timer := time.NewTimer(takes)
 	defer timer.Stop()
 	select {

@@ -85,6 +85,18 @@ func (w *world) restoredBetween(from, to time.Time) bool {
 	return false
 }
 
+// outlived tells whether a call's tenure is one of those that a restored ledger has lost. Its lease is unknown to that
+// ledger, which may give the lane to another at once; its owner goes on until it notices, which takes no longer
+// than the lease.
+func (w *world) outlived(call outbox.Call) bool {
+	now := time.Now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.ContainsFunc(w.restores, func(r restore) bool {
+		return call.Fence <= r.epochs[call.Intent.Lane] && now.Sub(r.at) <= leaseTTL
+	})
+}
+
 // lifeOf numbers the life of the ledger that a call may follow from: who owned a lane before a restore calls by what
 // that ledger knew, until it notices, though what is ingested meanwhile comes from the restored one.
 func (w *world) lifeOf(t transmission) (life int) {
