@@ -18,7 +18,7 @@ func measured(t *testing.T, args ...string) (found report, out string) {
 	t.Helper()
 	folder := t.TempDir()
 	var tables, problems bytes.Buffer
-	if code := run(append(args, "-processor", "../bin/processor", "-out", folder, "-rounds", "1"), &tables, &problems); code != 0 {
+	if code := run(append(args, "-processor", "../bin/processor", "-out", folder, "-rounds", "1", "-warm-rounds", "1"), &tables, &problems); code != 0 {
 		t.Fatalf("exit code %d\n%s\n%s", code, &problems, &tables)
 	}
 	files, err := filepath.Glob(filepath.Join(folder, "*.json"))

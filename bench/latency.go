@@ -23,7 +23,7 @@ type waitRun struct {
 
 // latency lets every peer copy a steady stream in every round, in turn.
 func (s *stage) latency(ctx context.Context, peers []peer, report *report) error {
-	for turn, p := range inTurn(brokerWarmUp, s.settings.rounds, peers) {
+	for turn, p := range inTurn(s.settings.warmRounds, s.settings.rounds, peers) {
 		name := "bench-wait-" + turn.name()
 		result, err := s.waitOnce(ctx, p, job{name: name, brokers: s.brokers, in: name + "-in", out: name + "-out"})
 		if err != nil {

@@ -95,21 +95,22 @@ func peerCommand(args []string) func(context.Context, []string) error {
 
 // settings is what the command line says.
 type settings struct {
-	processor string // path of the binary
-	out       string // folder for result files
-	only      string // comma-separated parts
-	peers     string // comma-separated names
-	rounds    int
-	count     int64
-	bytes     int
-	parts     int
-	processes int
-	lanes     int
-	rate      float64
-	duration  time.Duration
-	warmUp    time.Duration
-	check     bool
-	kafka     string // addresses of a broker to use instead of one of our own
+	processor  string // path of the binary
+	out        string // folder for result files
+	only       string // comma-separated parts
+	peers      string // comma-separated names
+	rounds     int
+	warmRounds int // before those, where there is a broker
+	count      int64
+	bytes      int
+	parts      int
+	processes  int
+	lanes      int
+	rate       float64
+	duration   time.Duration
+	warmUp     time.Duration
+	check      bool
+	kafka      string // addresses of a broker to use instead of one of our own
 
 	cpuProfile string // folder, empty for none
 
@@ -130,6 +131,7 @@ func parseFlags(args []string, stderr io.Writer) (settings, error) {
 	flags.StringVar(&s.only, "only", "throughput,latency", "`parts` to run; the others are "+partWire+", which needs Postgres too, and "+partEffects+", which needs no broker")
 	flags.StringVar(&s.peers, "peers", processorName+","+loopName, "`names` of those to measure; targets need both")
 	flags.IntVar(&s.rounds, "rounds", 5, "rounds that count, after some that warm up; in each, every peer runs once")
+	flags.IntVar(&s.warmRounds, "warm-rounds", brokerWarmUp, "rounds before those that count, where there is a broker to warm up")
 	flags.Int64Var(&s.count, "records", 500_000, "records to copy in a throughput run")
 	flags.IntVar(&s.bytes, "bytes", 500, "size of a record's value")
 	flags.IntVar(&s.parts, "partitions", 8, "partitions of every topic")
@@ -152,6 +154,9 @@ func parseFlags(args []string, stderr io.Writer) (settings, error) {
 	errs := []error{s.checkEffects()}
 	if flags.NArg() > 0 {
 		errs = append(errs, fmt.Errorf("unknown argument %q", flags.Arg(0)))
+	}
+	if s.warmRounds < 0 {
+		errs = append(errs, errors.New("warm-rounds must not be below 0"))
 	}
 	if s.rounds < 1 || s.count < 1 || s.parts < 1 || s.processes < 1 || s.lanes < 1 {
 		errs = append(errs, errors.New("rounds, records, partitions, processes and lanes must be at least 1"))

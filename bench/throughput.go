@@ -22,7 +22,7 @@ type copyRun struct {
 	Tally   load.Tallied  `json:"tally"`
 }
 
-// brokerWarmUp is the number of rounds before those that count. A young broker compiles the code that
+// brokerWarmUp is the default number of rounds before those that count. A young broker compiles the code that
 // a peer needs while the peer waits for it, and those who need more of it pay longer: by core seconds
 // of the machine per million records, transactions with headers took 6.6, 4.8, 4.0, 3.7 in the first
 // rounds and 3.2 to 4.0 in those after, a plain loop 3.6, 3.3, 3.0, 3.8 and 2.5 to 3.6.
@@ -39,7 +39,7 @@ func (s *stage) throughput(ctx context.Context, peers []peer, report *report) er
 	if err := s.produce(ctx, in, run, load.ProducerConfig{Count: s.settings.count}); err != nil {
 		return err
 	}
-	for turn, p := range inTurn(brokerWarmUp, s.settings.rounds, peers) {
+	for turn, p := range inTurn(s.settings.warmRounds, s.settings.rounds, peers) {
 		j := job{name: "bench-copy-" + turn.name(), brokers: s.brokers, in: in, out: "bench-out-" + turn.name()}
 		result, err := s.copyOnce(ctx, p, j, run)
 		if err != nil {

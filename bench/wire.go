@@ -43,7 +43,7 @@ func (s *stage) wire(ctx context.Context, report *report) (err error) {
 	if err != nil {
 		return err
 	}
-	for turn, p := range inTurn(brokerWarmUp, s.settings.rounds, peers) {
+	for turn, p := range inTurn(s.settings.warmRounds, s.settings.rounds, peers) {
 		run, err := s.wireOnce(ctx, p, "bench-wire-"+turn.name(), server)
 		if err == nil && turn.counts() && run.Late > wireLateLimit {
 			err = fmt.Errorf("%s: effects were committed %s behind their schedule: this machine can't do %.0f a second now", p.name(), run.Late, s.settings.wireRate)
