@@ -117,7 +117,7 @@ func TestAlertsFollowTheirFaults(t *testing.T) {
 	}
 	w.fightTwins(t)
 	w.prometheus.awaitFiring(t, "PawlLedgerUnreachable")
-	w.first(t, "PawlLedgerUnreachable", nil, "refused")
+	w.first(t, "PawlLedgerUnreachable", nil, "nothing listens")
 	if err := w.database.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
