@@ -14,7 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-var update = flag.Bool("update", false, "write docs/faults.md anew")
+var update = flag.Bool("update", false, "write docs/faults.md and docs/troubleshooting.md anew")
 
 const (
 	root         = "../.."
@@ -92,8 +92,13 @@ func testsOf(t *testing.T, folder string) map[string]bool {
 
 func TestDocumentationListsEveryFault(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(root, "docs", "faults.md")
-	want := Document(Catalogue())
+	wantPage(t, "faults.md", Document(Catalogue()))
+}
+
+// wantPage holds a page of docs/ against what the lists of this package make of it.
+func wantPage(t *testing.T, name string, want []byte) {
+	t.Helper()
+	path := filepath.Join(root, "docs", name)
 	if *update {
 		if err := os.WriteFile(path, want, 0o644); err != nil {
 			t.Fatal(err)
@@ -104,6 +109,6 @@ func TestDocumentationListsEveryFault(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("docs/faults.md is not the catalogue; run go test ./internal/faults -update (-want +got):\n%s", diff)
+		t.Errorf("docs/%s is not what its list makes; run go test ./internal/faults -update (-want +got):\n%s", name, diff)
 	}
 }

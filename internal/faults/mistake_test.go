@@ -7,8 +7,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 const mistakesMin = 20
@@ -96,18 +94,5 @@ func TestShowsWantsMessageAndNextStep(t *testing.T) {
 
 func TestDocumentationListsEveryMistake(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(root, "docs", "troubleshooting.md")
-	want := Troubleshooting(Mistakes())
-	if *update {
-		if err := os.WriteFile(path, want, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	got, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("docs/troubleshooting.md is not the list of mistakes; run go test ./internal/faults -update (-want +got):\n%s", diff)
-	}
+	wantPage(t, "troubleshooting.md", Troubleshooting(Mistakes()))
 }
