@@ -241,10 +241,13 @@ func (w *world) accuse() {
 	w.accused = true
 }
 
-// expire ends the sessions of a replica that is gone, as a broker does. kfake begins the session of a static
-// member with its first heartbeat, so that one which died before it would own its partitions for ever.
+// expire ends the sessions of a replica that is gone, as a broker does: once no life of its name, a twin's
+// among them, has been there for a session. kfake begins the session of a static member with its first
+// heartbeat, so that one which died before it would own its partitions for ever.
 func (w *world) expire(s *slot) {
-	w.sleep(sessionTimeout + time.Second)
+	for !s.alone(nil) && !w.closing() {
+		w.sleep(time.Second)
+	}
 	w.endSessions(s)
 }
 

@@ -260,6 +260,7 @@ func (s *slot) buried(p *process) {
 	}
 }
 
+// alone says whether no life of the slot but this one, if any, has been there for a session.
 func (s *slot) alone(p *process) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

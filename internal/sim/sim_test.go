@@ -208,6 +208,9 @@ func TestHistoriesKeepThePromise(t *testing.T) {
 			t.Logf("never bit (planned %d times): %s", kindPlanned[kind], kind)
 		}
 	}
+	for _, v := range violations { // at the end again: a log is often cut from above
+		t.Logf("failed: %s: %s", v.Name, v.Text)
+	}
 }
 
 // counts lists what was counted, by name.

@@ -256,7 +256,21 @@ func (w *world) drained() error {
 	if w.closing() {
 		return fmt.Errorf("the history has not ended within %s: %s", historyMax, why)
 	}
-	return fmt.Errorf("not at rest %s after the last fault: %s", drainMax, why)
+	return fmt.Errorf("not at rest %s after the last fault: %s\n%s%s", drainMax, why, w.groupStory(group), w.groupStory(ledgerGroup))
+}
+
+// groupStory tells who is in a group and what each has, a line each.
+func (w *world) groupStory(name string) string {
+	info := w.cluster.GroupInfo(name)
+	if info == nil {
+		return name + " is not there\n"
+	}
+	var told strings.Builder
+	fmt.Fprintf(&told, "%s is %s at generation %d\n", name, info.State, info.Epoch)
+	for _, m := range info.Members {
+		fmt.Fprintf(&told, "  %s of %s has %v\n", m.MemberID, m.ClientID, m.Assignment)
+	}
+	return told.String()
 }
 
 // unfinished names the first thing that is still to do.
