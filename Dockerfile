@@ -1,7 +1,8 @@
 # syntax=docker/dockerfile:1
 
+# Bases are pinned by digest, so that the same commit has the same bases. docs/security.md says how they move.
 # Build on the machine's own platform and cross-compile: Go needs no emulator.
-FROM --platform=$BUILDPLATFORM golang:1.26-trixie AS build
+FROM --platform=$BUILDPLATFORM golang:1.26.8-trixie@sha256:bdca99a00bc16590cb1a0bb4e698f5fc5d6a64e4d5eef13d9f18a0ee08e5fa65 AS build
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN --mount=type=cache,target=/go/pkg/mod go mod download
@@ -15,7 +16,7 @@ RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache
     -o /out/processor ./cmd/processor
 
 # No shell and no package manager: CA certificates, time zones, and a user that is not root.
-FROM gcr.io/distroless/static-debian13:nonroot
+FROM gcr.io/distroless/static-debian13:nonroot@sha256:e2e927ec666bae08560abb3c55d0659eceabb657f56b6782ab500a9fc7f555e3
 ARG VERSION=unknown COMMIT=unknown DATE=unknown
 LABEL org.opencontainers.image.title="Pawl processor" \
       org.opencontainers.image.description="Reads Kafka topics, transforms them and writes them back in one transaction" \

@@ -49,8 +49,11 @@ image: ## Container image pawl/processor (needs a Docker engine)
 	docker build --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) --build-arg DATE=$(DATE) \
 		-t pawl/processor:$(subst +,-,$(VERSION)) .
 
+release: ## dist: static binaries for linux amd64 and arm64, bills of materials, chart, checksums; the same commit gives the same bytes
+	VERSION=$(VERSION) COMMIT=$(COMMIT) DATE=$(DATE) hack/release.sh dist
+
 clean: ## Remove what the other targets made here; downloads stay in the cache
-	rm -rf bin coverage bench/results
+	rm -rf bin dist coverage bench/results
 
 ##@ Tests
 
@@ -142,11 +145,11 @@ lint: ## Linters, formatting, module files; every module, every build tag
 	done
 	$(TOOL) golangci-lint run --allow-serial-runners --build-tags failpoint ./internal/failpoint/...
 
-vuln: ## Known vulnerabilities that the binary reaches (needs the vulnerability database)
-	$(TOOL) govulncheck ./...
+vuln: ## Known vulnerabilities that the binary reaches: make vuln [VULNDB=file:///FOLDER]
+	VULNDB=$(VULNDB) hack/vuln.sh
 
 tidy: ## Tidy the module files of every module
 	go mod tidy
 	@for module in $(MODULES) internal/tools; do (cd $$module && go mod tidy); done
 
-.PHONY: help setup demo build image clean test unit integration chaos mutants alerts chart dashboards sim tempest report page stress fuzz cover bench fmt lint vuln tidy
+.PHONY: help setup demo build image release clean test unit integration chaos mutants alerts chart dashboards sim tempest report page stress fuzz cover bench fmt lint vuln tidy

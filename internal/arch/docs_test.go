@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -110,7 +111,7 @@ func TestDocumentedSettingsExist(t *testing.T) {
 func TestDocumentedTestsExist(t *testing.T) {
 	t.Parallel()
 	names := map[string]bool{}
-	for _, file := range append(goFiles(t, "internal"), goFiles(t, "cmd")...) {
+	for _, file := range slices.Concat(goFiles(t, "internal"), goFiles(t, "cmd"), goFiles(t, "deploy")) {
 		for _, match := range regexp.MustCompile(`(?m)^func (Test\w+)\(`).FindAllStringSubmatch(read(t, file), -1) {
 			names[match[1]] = true
 		}
