@@ -8,10 +8,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -316,7 +318,46 @@ func TestKilledDemoTakesItsChildrenAlong(t *testing.T) {
 	next.clean(t)
 }
 
-// dev stays up, brings a killed processor back under its name, prints addresses that answer, and
+// seeOrders waits until the status page, which draws what /api/v1/view says, shows orders that were committed.
+func seeOrders(t *testing.T, page string) {
+	t.Helper()
+	type input struct {
+		Topic     string
+		Committed int64
+	}
+	get := func(address string) []byte {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response, err := http.DefaultTransport.RoundTrip(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		text, err := io.ReadAll(response.Body)
+		if err != nil || response.StatusCode != http.StatusOK {
+			t.Fatalf("%s answers %s: %v", address, response.Status, err)
+		}
+		return text
+	}
+	if text := get(page); !bytes.Contains(text, []byte("<html")) {
+		t.Fatalf("%s is no page: %s", page, text)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := until(ctx, 50*time.Millisecond, func() (bool, error) {
+		var snapshot struct {
+			View struct{ Inputs []input }
+		}
+		err := json.Unmarshal(get(page+"api/v1/view"), &snapshot)
+		return slices.ContainsFunc(snapshot.View.Inputs, func(i input) bool { return i.Topic == "orders" && i.Committed > 0 }), err
+	}); err != nil {
+		t.Errorf("the page shows no order: %v", err)
+	}
+}
+
+// dev stays up, shows orders on its page as docs/quickstart.md says, brings a killed processor back under its name, prints addresses that answer, and
 // ends well on Ctrl-C.
 func TestDevBringsAKilledProcessorBack(t *testing.T) {
 	t.Parallel()
@@ -334,6 +375,7 @@ func TestDevBringsAKilledProcessorBack(t *testing.T) {
 	if pid == 0 {
 		t.Fatalf("no processor b in:\n%s", r.stdout.String())
 	}
+	seeOrders(t, "http://"+address)
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
