@@ -58,15 +58,22 @@ var pom = template.Must(template.New("pom").Parse(`<project xmlns="http://maven.
 </project>
 `))
 
-// jars is the cached class path of one version of Kafka.
+// jars is the cached class path of one version of Kafka, or of programs that use it.
 type jars struct {
+	what    string // for a person, with its size
 	version string
 	cache   string // folder of all caches
 	folder  string // folder of this version
 	pom     []byte
 }
 
+// newJars are those of a broker and its tools.
 func newJars(cache, version string) (*jars, error) {
+	return newJarsOf("Apache Kafka, about 55 MB", "kafka", cache, version, pom)
+}
+
+// newJarsOf are those that a pom lists; name is that of their folder in the cache.
+func newJarsOf(what, name, cache, version string, pom *template.Template) (*jars, error) {
 	if version == "" {
 		version = KafkaVersion
 	}
@@ -81,7 +88,7 @@ func newJars(cache, version string) (*jars, error) {
 	if err := pom.Execute(&text, version); err != nil {
 		return nil, fmt.Errorf("write pom: %w", err)
 	}
-	return &jars{version: version, cache: cache, folder: filepath.Join(cache, "kafka-"+version), pom: text.Bytes()}, nil
+	return &jars{what: what, version: version, cache: cache, folder: filepath.Join(cache, name+"-"+version), pom: text.Bytes()}, nil
 }
 
 // cacheFolder is path, or the default place when path is empty.
@@ -127,7 +134,7 @@ func (j *jars) fetch(ctx context.Context, progress func(string)) (err error) {
 	if err != nil {
 		return err
 	}
-	progress(fmt.Sprintf("fetching Apache Kafka %s with Maven (once, about 55 MB) into %s", j.version, j.folder))
+	progress(fmt.Sprintf("fetching with Maven, once: %s, version %s, into %s", j.what, j.version, j.folder))
 
 	work, err := os.MkdirTemp(j.cache, "fetch-")
 	if err != nil {
@@ -142,7 +149,7 @@ func (j *jars) fetch(ctx context.Context, progress func(string)) (err error) {
 		"dependency:copy-dependencies", "-DincludeScope=runtime", "-DoutputDirectory="+filepath.Join(work, "jars"))
 	cmd.Dir = work
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("fetch the Kafka jars with Maven: %w\n%s", err, bytes.TrimSpace(out))
+		return fmt.Errorf("fetch jars with Maven: %w\n%s", err, bytes.TrimSpace(out))
 	}
 	if err := os.RemoveAll(j.folder); err != nil { // of an older pom
 		return fmt.Errorf("remove old jars: %w", err)
