@@ -3,6 +3,7 @@ package load
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"math/bits"
 	"sync/atomic"
 	"time"
@@ -125,20 +126,34 @@ func (s Summary) String() string {
 		milliseconds(s.P50), milliseconds(s.P90), milliseconds(s.P99), milliseconds(s.P999), milliseconds(s.Max))
 }
 
+// summaryJSON is a summary as a file has it: in milliseconds, with the unit in the name.
+type summaryJSON struct {
+	Count int64   `json:"count"`
+	Mean  float64 `json:"mean_ms"`
+	P50   float64 `json:"p50_ms"`
+	P90   float64 `json:"p90_ms"`
+	P99   float64 `json:"p99_ms"`
+	P999  float64 `json:"p999_ms"`
+	Max   float64 `json:"max_ms"`
+}
+
 // MarshalJSON writes durations in milliseconds, with the unit in the name.
 func (s Summary) MarshalJSON() ([]byte, error) {
-	return json.Marshal(struct {
-		Count int64   `json:"count"`
-		Mean  float64 `json:"mean_ms"`
-		P50   float64 `json:"p50_ms"`
-		P90   float64 `json:"p90_ms"`
-		P99   float64 `json:"p99_ms"`
-		P999  float64 `json:"p999_ms"`
-		Max   float64 `json:"max_ms"`
-	}{
+	return json.Marshal(summaryJSON{
 		s.Count, milliseconds(s.Mean), milliseconds(s.P50), milliseconds(s.P90),
 		milliseconds(s.P99), milliseconds(s.P999), milliseconds(s.Max),
 	})
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (s *Summary) UnmarshalJSON(text []byte) error {
+	var ms summaryJSON
+	if err := json.Unmarshal(text, &ms); err != nil {
+		return fmt.Errorf("read a summary of latency: %w", err)
+	}
+	duration := func(ms float64) time.Duration { return time.Duration(math.Round(ms * float64(time.Millisecond))) }
+	*s = Summary{ms.Count, duration(ms.Mean), duration(ms.P50), duration(ms.P90), duration(ms.P99), duration(ms.P999), duration(ms.Max)}
+	return nil
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

@@ -100,6 +100,22 @@ func TestHistogramMergesWithoutLoss(t *testing.T) {
 }
 
 // Reports carry the unit in their names: no reader has to guess it.
+func TestSummarySurvivesItsJSON(t *testing.T) {
+	t.Parallel()
+	want := Summary{Count: 3, Mean: 1234567, P50: 1, P90: time.Millisecond, P99: time.Second, P999: 1500 * time.Microsecond, Max: time.Hour}
+	text, err := json.Marshal(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got Summary
+	if err := json.Unmarshal(text, &got); err != nil || got != want {
+		t.Errorf("read back %+v, %v, want %+v", got, err, want)
+	}
+	if err := json.Unmarshal([]byte(`{"count": "three"}`), &got); err == nil {
+		t.Error("a wrong summary was read")
+	}
+}
+
 func TestSummaryIsWrittenInMilliseconds(t *testing.T) {
 	t.Parallel()
 	var h Histogram
