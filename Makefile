@@ -133,6 +133,9 @@ bench: setup build ## The yardstick: this project beside an at-least-once loop o
 	cd bench && go build -trimpath -o ../bin/bench .
 	bin/bench -processor bin/processor -out bench/results $(BENCH_FLAGS)
 
+performance: ## docs/performance.md and its charts, made of the results of make bench in docs/performance
+	cd bench && go run . -report ../docs
+
 ##@ Code
 
 fmt: ## Format every Go file
@@ -152,4 +155,4 @@ tidy: ## Tidy the module files of every module
 	go mod tidy
 	@for module in $(MODULES) internal/tools; do (cd $$module && go mod tidy); done
 
-.PHONY: help setup demo build image release clean test unit integration chaos mutants alerts chart dashboards sim tempest report page stress fuzz cover bench fmt lint vuln tidy
+.PHONY: help setup demo build image release clean test unit integration chaos mutants alerts chart dashboards sim tempest report page performance stress fuzz cover bench fmt lint vuln tidy

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -18,7 +19,7 @@ func measured(t *testing.T, args ...string) (found report, out string) {
 	t.Helper()
 	folder := t.TempDir()
 	var tables, problems bytes.Buffer
-	if code := run(append(args, "-processor", "../bin/processor", "-out", folder, "-rounds", "1", "-warm-rounds", "1"), &tables, &problems); code != 0 {
+	if code := run(append([]string{"-processor", "../bin/processor", "-out", folder, "-rounds", "1", "-warm-rounds", "1"}, args...), &tables, &problems); code != 0 {
 		t.Fatalf("exit code %d\n%s\n%s", code, &problems, &tables)
 	}
 	files, err := filepath.Glob(filepath.Join(folder, "*.json"))
@@ -61,6 +62,36 @@ func TestBothPeersAreMeasured(t *testing.T) {
 	}
 	if files, err := filepath.Glob(filepath.Join(profiles, "bench-wire-*.pprof")); err != nil || len(files) != 2 {
 		t.Errorf("profiles %v, %v, want one for each run of the loop", files, err)
+	}
+}
+
+// Kafka Streams and a session of the client copy every record exactly once at each point of a sweep, and
+// what the broker took meanwhile is told apart.
+func TestPeersThatCopyExactlyOnceAreMeasured(t *testing.T) {
+	t.Parallel()
+	names := []string{sessionName, streamsName, streamsBestName}
+	found, out := measured(t, "-only", "partitions", "-points", "1,3", "-peers", strings.Join(names, ","), "-records", "2000", "-warm-rounds", "0")
+	if len(found.Points) != 2 {
+		t.Fatalf("%d points, want 2\n%s", len(found.Points), out)
+	}
+	for _, at := range found.Points {
+		if len(at.Copies) != len(names) {
+			t.Errorf("%d %s: %d runs, want %d", at.Value, at.Unit, len(at.Copies), len(names))
+		}
+		for _, run := range at.Copies {
+			if run.Tally.Seen != 2000 || run.CPU == 0 || run.Broker == 0 || run.Peak == 0 {
+				t.Errorf("%s with %d %s: %+v, want every record, and figures of memory and CPU", run.Peer, at.Value, at.Unit, run)
+			}
+		}
+	}
+}
+
+// Latency of a stream is measured through Kafka Streams too, with its settings for that.
+func TestLatencyOfKafkaStreamsIsMeasured(t *testing.T) {
+	t.Parallel()
+	found, out := measured(t, "-only", "rates", "-points", "200", "-peers", streamsBestName, "-duration", "1s", "-warm-up", "0s", "-warm-rounds", "0")
+	if len(found.Points) != 1 || len(found.Points[0].Waits) != 1 || found.Points[0].Waits[0].Latency.Count != 200 || found.Points[0].Waits[0].Scheduled.Count != 200 {
+		t.Errorf("points %+v, want the latency of 200 records\n%s", found.Points, out)
 	}
 }
 

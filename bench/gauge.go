@@ -119,7 +119,7 @@ func familyTime(parent int) (time.Duration, error) {
 
 // processTimes reads the parent of a process, and its CPU time with that of children it has waited for.
 func processTimes(pid int) (parent int, used time.Duration, err error) {
-	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat")) //nolint:gosec // of the kernel
 	if err != nil {
 		return 0, 0, fmt.Errorf("read times of a process: %w", err)
 	}

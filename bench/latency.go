@@ -14,24 +14,26 @@ import (
 // waitRun is one latency run of one peer: from the produce call of a record to its delivery to a
 // read_committed reader of the output.
 type waitRun struct {
-	Peer    string       `json:"peer"`
-	Round   int          `json:"round"`
-	Latency load.Summary `json:"latency"`
-	CPU     float64      `json:"cpu_s_per_million"`
-	Peak    float64      `json:"peak_rss_mib"`
+	Peer      string       `json:"peer"`
+	Round     int          `json:"round"`
+	Latency   load.Summary `json:"latency"`
+	Scheduled load.Summary `json:"latency_from_schedule"` // from when the call was due
+	CPU       float64      `json:"cpu_s_per_million"`
+	Broker    float64      `json:"broker_cpu_s_per_million,omitempty"` // serves producer and reader too, the same for all
+	Peak      float64      `json:"peak_rss_mib"`
 }
 
 // latency lets every peer copy a steady stream in every round, in turn.
-func (s *stage) latency(ctx context.Context, peers []peer, report *report) error {
+func (s *stage) latency(ctx context.Context, peers []peer, add func(waitRun)) error {
 	for turn, p := range inTurn(s.settings.warmRounds, s.settings.rounds, peers) {
-		name := "bench-wait-" + turn.name()
-		result, err := s.waitOnce(ctx, p, job{name: name, brokers: s.brokers, in: name + "-in", out: name + "-out"})
+		name := s.label + "-wait-" + turn.name()
+		result, err := s.waitOnce(ctx, p, job{name: name, brokers: s.brokers, in: name + "-in", out: name + "-out", steady: true})
 		if err != nil {
 			return err
 		}
 		if turn.counts() {
 			result.Round = turn.round
-			report.addWait(result)
+			add(result)
 		}
 		s.progress(fmt.Sprintf("latency, %s: %s: %s", turn, p.name(), result.Latency))
 	}
@@ -55,13 +57,14 @@ func (s *stage) waitOnce(ctx context.Context, p peer, j job) (waitRun, error) {
 			}
 		}
 		delivered, err := s.stream(ctx, j, warm, count, processes)
-		result.Latency = delivered.FromCall
+		result.Latency, result.Scheduled = delivered.FromCall, delivered.FromSchedule
 		return err
 	})
 	if err != nil {
 		return result, err
 	}
-	result.CPU = used.CPU.Seconds() * 1e6 / float64(warm+count)
+	result.CPU = perMillion(used.CPU, warm+count)
+	result.Broker = perMillion(used.Broker, warm+count)
 	result.Peak = float64(used.PeakKiB) / 1024
 	return result, errors.Join(s.deleteTopic(ctx, j.in), s.deleteTopic(ctx, j.out))
 }

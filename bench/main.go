@@ -22,7 +22,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -59,12 +58,20 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "error:", err)
 		return 2
 	}
+	if settings.report != "" {
+		if err := publish(settings.report); err != nil {
+			fmt.Fprintln(stderr, "error:", err)
+			return 1
+		}
+		return 0
+	}
 	report, err := measure(ctx, settings, func(step string) { fmt.Fprintln(stderr, step) })
 	if err != nil {
 		fmt.Fprintln(stderr, "error:", err)
 		return 1
 	}
 	report.print(stdout)
+	report.Command = strings.Join(append([]string{"bench"}, args...), " ")
 	path, err := report.save(settings.out)
 	if err != nil {
 		fmt.Fprintln(stderr, "error:", err)
@@ -85,6 +92,8 @@ func peerCommand(args []string) func(context.Context, []string) error {
 	switch args[0] {
 	case loopCommand:
 		return runLoop
+	case sessionCommand:
+		return runSession
 	case effectsCommand:
 		return runEffects
 	case wireLoopCommand:
@@ -120,6 +129,11 @@ type settings struct {
 	holdXmin      bool
 
 	wireRate float64 // effects per second
+
+	points     string // of a sweep instead of its own; empty: those
+	sweepBytes int64  // to copy in a run of a sweep, at most
+
+	report string // folder of the documents to write anew; empty: measure
 }
 
 func parseFlags(args []string, stderr io.Writer) (settings, error) {
@@ -128,8 +142,8 @@ func parseFlags(args []string, stderr io.Writer) (settings, error) {
 	flags.SetOutput(stderr)
 	flags.StringVar(&s.processor, "processor", "bin/processor", "`path` of the processor binary")
 	flags.StringVar(&s.out, "out", "results", "`folder` for result files")
-	flags.StringVar(&s.only, "only", "throughput,latency", "`parts` to run; the others are "+partWire+", which needs Postgres too, and "+partEffects+", which needs no broker")
-	flags.StringVar(&s.peers, "peers", processorName+","+loopName, "`names` of those to measure; targets need both")
+	flags.StringVar(&s.only, "only", "throughput,latency", "`parts` to run; the others are "+partWire+", which needs Postgres too, "+partEffects+", which needs no broker, and the sweeps "+sweepNames())
+	flags.StringVar(&s.peers, "peers", processorName+","+loopName, "`names` of those to measure, of "+strings.Join(peerNames, ", ")+"; targets need the first two")
 	flags.IntVar(&s.rounds, "rounds", 5, "rounds that count, after some that warm up; in each, every peer runs once")
 	flags.IntVar(&s.warmRounds, "warm-rounds", brokerWarmUp, "rounds before those that count, where there is a broker to warm up")
 	flags.Int64Var(&s.count, "records", 500_000, "records to copy in a throughput run")
@@ -147,6 +161,9 @@ func parseFlags(args []string, stderr io.Writer) (settings, error) {
 	flags.StringVar(&s.effectTargets, "effect-targets", targetNothing+","+targetHTTP, "`names` of what effects call")
 	flags.IntVar(&s.effectBytes, "effect-bytes", 200, "size of an effect's body")
 	flags.Float64Var(&s.wireRate, "wire-rate", 1000, "effects per second of a wire run")
+	flags.StringVar(&s.points, "points", "", "`numbers` to measure a sweep at instead of its own; only one may be in -only then")
+	flags.Int64Var(&s.sweepBytes, "sweep-bytes", 250_000_000, "bytes to copy in a run of a sweep, at most")
+	flags.StringVar(&s.report, "report", "", "measure nothing: write performance.md and its charts in this `folder` from the results in its folder performance")
 	flags.BoolVar(&s.holdXmin, "hold-xmin", false, "measure pawl and river also while a transaction is held open")
 	if err := flags.Parse(args); err != nil {
 		return s, err
@@ -164,12 +181,16 @@ func parseFlags(args []string, stderr io.Writer) (settings, error) {
 	if s.rate <= 0 || s.wireRate <= 0 || s.duration < 0 || s.warmUp < 0 {
 		errs = append(errs, errors.New("rates must be above 0, duration and warm-up not below"))
 	}
+	parts := []string{partThroughput, partLatency, partWire, partEffects}
+	for _, sweep := range sweeps {
+		parts = append(parts, sweep.name)
+	}
 	for part := range strings.SplitSeq(s.only, ",") {
-		if !slices.Contains([]string{partThroughput, partLatency, partWire, partEffects}, part) {
-			errs = append(errs, fmt.Errorf("-only names %q, want %s, %s, %s or %s", part, partThroughput, partLatency, partWire, partEffects))
+		if !slices.Contains(parts, part) {
+			errs = append(errs, fmt.Errorf("-only names %q, want some of %s", part, strings.Join(parts, ", ")))
 		}
 	}
-	return s, errors.Join(errs...)
+	return s, errors.Join(append(errs, s.checkPoints())...)
 }
 
 // The parts of a run.
@@ -184,7 +205,7 @@ func (s settings) has(part string) bool { return slices.Contains(strings.Split(s
 
 // needsBroker tells whether one of the parts has to do with records.
 func (s settings) needsBroker() bool {
-	return s.has(partThroughput) || s.has(partLatency) || s.has(partWire)
+	return s.has(partThroughput) || s.has(partLatency) || s.has(partWire) || slices.ContainsFunc(sweeps, func(one sweep) bool { return s.has(one.name) })
 }
 
 // latencyDuration is the length of a latency or wire run.
@@ -217,15 +238,17 @@ func measure(ctx context.Context, s settings, progress func(string)) (_ *report,
 		}
 	}
 	var peers []peer
+	var programs programs
 	if s.needsBroker() {
-		if peers, err = newPeers(s, folder); err != nil {
+		if programs, err = findPrograms(ctx, s, folder, progress); err != nil {
 			return nil, err
 		}
+		peers = newPeers(s, programs)
 	}
 	report := newReport(s, peers)
 	progress(fmt.Sprintf("%d cores, load average before the run %s: every other program makes the figures worse", report.Cores, report.LoadBefore))
 	if s.needsBroker() {
-		if err := onBroker(ctx, s, folder, peers, report, progress); err != nil {
+		if err := onBroker(ctx, s, programs, peers, report, progress); err != nil {
 			return nil, err
 		}
 	}
@@ -238,41 +261,56 @@ func measure(ctx context.Context, s settings, progress func(string)) (_ *report,
 }
 
 // onBroker measures the parts that need a broker, all on one.
-func onBroker(ctx context.Context, s settings, folder string, peers []peer, report *report, progress func(string)) (err error) {
-	brokers, version, closeKafka, err := openKafka(ctx, s, progress)
+func onBroker(ctx context.Context, s settings, programs programs, peers []peer, report *report, progress func(string)) (err error) {
+	kafka, err := openKafka(ctx, s, progress)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, closeKafka()) }()
-	report.Kafka = version
+	defer func() { err = errors.Join(err, kafka.close()) }()
+	report.Kafka = kafka.version
 
-	stage, err := openStage(ctx, s, brokers, folder, progress)
+	stage, err := openStage(ctx, s, kafka, programs.folder, progress)
 	if err != nil {
 		return err
 	}
 	defer stage.close()
 	if s.has(partThroughput) {
-		if err := stage.throughput(ctx, peers, report); err != nil {
+		if err := stage.throughput(ctx, peers, report.addCopy); err != nil {
 			return err
 		}
 	}
 	if s.has(partLatency) {
-		if err := stage.latency(ctx, peers, report); err != nil {
+		if err := stage.latency(ctx, peers, report.addWait); err != nil {
 			return err
 		}
 	}
+	for _, sweep := range sweeps {
+		if s.has(sweep.name) {
+			if err := stage.sweep(ctx, sweep, programs, report); err != nil {
+				return err
+			}
+		}
+	}
 	if s.has(partWire) {
-		return stage.wire(ctx, report)
+		return stage.wire(ctx, programs, report)
 	}
 	return nil
+}
+
+// broker is the cluster of one node that all peers use.
+type broker struct {
+	addresses []string
+	version   string
+	pid       int // 0 where it isn't ours
+	close     func() error
 }
 
 // openKafka starts one node with a full JVM, and with a delay before the first rebalance as every
 // Kafka has by default: so all members of a group join in one rebalance, and what is measured is
 // copying, not joining.
-func openKafka(ctx context.Context, s settings, progress func(string)) (brokers []string, version string, closeKafka func() error, err error) {
+func openKafka(ctx context.Context, s settings, progress func(string)) (broker, error) {
 	if s.kafka != "" {
-		return strings.Split(s.kafka, ","), "given by -brokers", func() error { return nil }, nil
+		return broker{addresses: strings.Split(s.kafka, ","), version: "given by -brokers", close: func() error { return nil }}, nil
 	}
 	kafka, err := cluster.OpenKafka(ctx, cluster.KafkaConfig{
 		HeapMB:   1024,
@@ -281,34 +319,7 @@ func openKafka(ctx context.Context, s settings, progress func(string)) (brokers 
 		Progress: progress,
 	})
 	if err != nil {
-		return nil, "", nil, err
+		return broker{}, err
 	}
-	return kafka.Brokers(), kafka.Version(), kafka.Close, nil
-}
-
-// newPeers makes those who are measured.
-func newPeers(s settings, folder string) ([]peer, error) {
-	binary, err := filepath.Abs(s.processor)
-	if err != nil {
-		return nil, fmt.Errorf("find the processor: %w", err)
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return nil, fmt.Errorf("find this program: %w", err)
-	}
-	var peers []peer
-	for name := range strings.SplitSeq(s.peers, ",") {
-		switch name {
-		case processorName:
-			if _, err := os.Stat(binary); err != nil {
-				return nil, fmt.Errorf("find the processor: %w (run `make build`, or name it by -processor)", err)
-			}
-			peers = append(peers, &processorPeer{binary: binary, folder: folder, processes: s.processes, lanes: s.lanes, partitions: s.parts})
-		case loopName:
-			peers = append(peers, &loopPeer{self: self, processes: s.processes})
-		default:
-			return nil, fmt.Errorf("-peers names %q, want %s or %s", name, processorName, loopName)
-		}
-	}
-	return peers, nil
+	return broker{addresses: kafka.Brokers(), version: kafka.Version(), pid: kafka.Pid(0), close: kafka.Close}, nil
 }

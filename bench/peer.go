@@ -16,6 +16,9 @@ type job struct {
 	brokers []string
 	in, out string // out is made by the peer's prepare, and in too in the wire part
 
+	// steady: a stream comes at a rate and its latency counts; else a backlog waits and the rate counts.
+	steady bool
+
 	// Of the wire part.
 	url string // what to call
 	dsn string // of a database of its own
@@ -36,8 +39,11 @@ type peer interface {
 
 // The names of the peers.
 const (
-	processorName = "processor"
-	loopName      = "loop"
+	processorName   = "processor"
+	loopName        = "loop"
+	sessionName     = "session"
+	streamsName     = "streams"
+	streamsBestName = "streams-best"
 )
 
 // processorPeer is this project: the real binary with the copy handler.

@@ -26,8 +26,9 @@ type process struct {
 
 // usage is what processes of a peer took, all together but for the peak.
 type usage struct {
-	CPU     time.Duration `json:"cpu_ns"`       // user and system, from start to end of the processes
-	PeakKiB int64         `json:"peak_rss_kib"` // of the process that had most
+	CPU     time.Duration `json:"cpu_ns"`        // user and system, from start to end of the processes
+	PeakKiB int64         `json:"peak_rss_kib"`  // of the process that had most
+	Broker  time.Duration `json:"broker_cpu_ns"` // of the broker meanwhile; 0 where it isn't ours
 }
 
 // startAll starts the processes of a job. The caller stops them, also when there was an error.

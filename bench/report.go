@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -36,6 +37,8 @@ const (
 // report is what a run of bench found.
 type report struct {
 	Began      time.Time     `json:"began"`
+	Command    string        `json:"command"`
+	Commit     string        `json:"commit,omitempty"` // that this program was built of
 	Peers      []string      `json:"peers"`
 	Kafka      string        `json:"kafka"`
 	Go         string        `json:"go"`
@@ -50,6 +53,7 @@ type report struct {
 	Duration   time.Duration `json:"duration_ns"`
 	Copies     []copyRun     `json:"throughput"`
 	Waits      []waitRun     `json:"latency"`
+	Points     []point       `json:"sweeps,omitempty"`
 	Wires      []wireRun     `json:"wire,omitempty"`
 	WireRate   float64       `json:"wire_rate,omitempty"`
 	Postgres   string        `json:"postgres,omitempty"`
@@ -67,6 +71,13 @@ type verdict struct {
 	Met    bool    `json:"met"`
 }
 
+func (v verdict) word() string {
+	if v.Met {
+		return "met"
+	}
+	return "missed"
+}
+
 func newReport(s settings, peers []peer) *report {
 	r := &report{
 		Began: time.Now().UTC(), Go: runtime.Version(), Cores: runtime.NumCPU(), LoadBefore: "unknown",
@@ -82,10 +93,29 @@ func newReport(s settings, peers []peer) *report {
 	for _, p := range peers {
 		r.Peers = append(r.Peers, p.name())
 	}
+	r.Commit = builtFrom()
 	if average, err := os.ReadFile("/proc/loadavg"); err == nil {
 		r.LoadBefore = strings.TrimSpace(string(average))
 	}
 	return r
+}
+
+// builtFrom is the commit that this program was built of, empty where the build does not say.
+func builtFrom() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	commit := ""
+	for _, setting := range info.Settings {
+		switch {
+		case setting.Key == "vcs.revision":
+			commit = setting.Value[:min(12, len(setting.Value))] + commit
+		case setting.Key == "vcs.modified" && setting.Value == "true":
+			commit += ", changed"
+		}
+	}
+	return commit
 }
 
 func (r *report) addCopy(run copyRun) { r.Copies = append(r.Copies, run) }
@@ -192,28 +222,21 @@ func (r *report) print(w io.Writer) {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	if len(r.Copies) > 0 {
 		fmt.Fprintf(table, "copy of %d records of %d bytes, %d partitions, %d processes; median (least..most)\n", r.Records, r.Bytes, r.Partitions, r.Processes)
-		fmt.Fprintln(table, "peer\trecords/s\tCPU s per million\tpeak MiB a process\tstart to first commit, s")
-		for _, peer := range r.Peers {
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", peer,
-				r.copies(peer, func(run copyRun) float64 { return run.Rate }).format("%.0f"),
-				r.copies(peer, func(run copyRun) float64 { return run.CPU }).format("%.2f"),
-				r.copies(peer, func(run copyRun) float64 { return run.Peak }).format("%.0f"),
-				r.copies(peer, func(run copyRun) float64 { return run.StartUp.Seconds() }).format("%.2f"))
-		}
-		fmt.Fprintln(table)
+		printColumns(table, r.Peers, r.Copies, copyColumns)
 	}
 	if len(r.Waits) > 0 {
 		fmt.Fprintf(table, "latency in ms at %.0f records/s, produce call to read_committed delivery; median (least..most)\n", r.Rate)
-		fmt.Fprintln(table, "peer\tp50\tp99\tp99.9\tCPU s per million\tpeak MiB a process")
-		for _, peer := range r.Peers {
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", peer,
-				r.waits(peer, func(run waitRun) float64 { return milliseconds(run.Latency.P50) }).format("%.1f"),
-				r.waits(peer, func(run waitRun) float64 { return milliseconds(run.Latency.P99) }).format("%.1f"),
-				r.waits(peer, func(run waitRun) float64 { return milliseconds(run.Latency.P999) }).format("%.1f"),
-				r.waits(peer, func(run waitRun) float64 { return run.CPU }).format("%.2f"),
-				r.waits(peer, func(run waitRun) float64 { return run.Peak }).format("%.0f"))
+		printColumns(table, r.Peers, r.Waits, waitColumns)
+	}
+	for _, p := range r.Points {
+		if len(p.Copies) > 0 {
+			fmt.Fprintf(table, "%s: copy with %d %s, %d records; median (least..most)\n", p.Sweep, p.Value, p.Unit, p.Records)
+			printColumns(table, r.Peers, p.Copies, copyColumns)
 		}
-		fmt.Fprintln(table)
+		if len(p.Waits) > 0 {
+			fmt.Fprintf(table, "%s: latency in ms at %d %s; median (least..most)\n", p.Sweep, p.Value, p.Unit)
+			printColumns(table, r.Peers, p.Waits, waitColumns)
+		}
 	}
 	if len(r.Wires) > 0 {
 		r.printWire(table)
@@ -225,11 +248,7 @@ func (r *report) print(w io.Writer) {
 		fmt.Fprintln(table, "target\tmeasured\twanted\t")
 	}
 	for _, v := range r.Verdicts {
-		word := "missed"
-		if v.Met {
-			word = "met"
-		}
-		fmt.Fprintf(table, "%s\t%.2f\t%s\t%s\n", v.What, v.Value, v.Target, word)
+		fmt.Fprintf(table, "%s\t%.2f\t%s\t%s\n", v.What, v.Value, v.Target, v.word())
 	}
 	_ = table.Flush() // the terminal is gone: nobody is left to tell
 }
@@ -253,7 +272,7 @@ func (r *report) printWire(table io.Writer) {
 	fmt.Fprintln(table)
 }
 
-// save writes the report as JSON into the folder, named by its time, and returns the path.
+// save writes the report as JSON, and as benchmarks beside it, into the folder, named by its time, and returns the path of the JSON.
 func (r *report) save(folder string) (string, error) {
 	r.judge()
 	if err := os.MkdirAll(folder, 0o750); err != nil {
@@ -263,9 +282,11 @@ func (r *report) save(folder string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("write results: %w", err)
 	}
-	path := filepath.Join(folder, r.Began.Format("20060102T150405Z")+".json")
-	if err := os.WriteFile(path, append(text, '\n'), 0o600); err != nil { //nolint:gosec // the folder that the caller named
-		return "", fmt.Errorf("write results: %w", err)
+	name := filepath.Join(folder, r.Began.Format("20060102T150405Z"))
+	for path, content := range map[string][]byte{name + ".json": append(text, '\n'), name + ".txt": []byte(r.benchmarks())} {
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			return "", fmt.Errorf("write results: %w", err)
+		}
 	}
-	return path, nil
+	return name + ".json", nil
 }

@@ -26,9 +26,12 @@ type stage struct {
 	progress func(string)
 	client   *kgo.Client
 	admin    *kadm.Client
+	broker   int    // its process id, 0 where it isn't ours
+	label    string // of the topics and groups, tells a sweep's points from each other
 }
 
-func openStage(ctx context.Context, s settings, brokers []string, folder string, progress func(string)) (*stage, error) {
+func openStage(ctx context.Context, s settings, kafka broker, folder string, progress func(string)) (*stage, error) {
+	brokers := kafka.addresses
 	client, err := kgo.NewClient(clientOptions(brokers)...)
 	if err != nil {
 		return nil, fmt.Errorf("open admin client: %w", err)
@@ -37,7 +40,7 @@ func openStage(ctx context.Context, s settings, brokers []string, folder string,
 		client.Close()
 		return nil, fmt.Errorf("reach the broker: %w", err)
 	}
-	return &stage{settings: s, brokers: brokers, folder: folder, progress: progress, client: client, admin: kadm.NewClient(client)}, nil
+	return &stage{settings: s, brokers: brokers, folder: folder, progress: progress, client: client, admin: kadm.NewClient(client), broker: kafka.pid, label: "bench"}, nil
 }
 
 func (s *stage) close() { s.client.Close() }
@@ -159,6 +162,15 @@ func (s *stage) poll(ctx context.Context, processes []*process, done func() (boo
 	}
 }
 
+// brokerTime is the CPU time that the broker has used so far, 0 where it isn't ours.
+func (s *stage) brokerTime() (time.Duration, error) {
+	if s.broker == 0 {
+		return 0, nil
+	}
+	_, used, err := processTimes(s.broker)
+	return used, err
+}
+
 // with prepares a peer, starts it, calls measure and stops it, whatever happens in between.
 func (s *stage) with(ctx context.Context, p peer, j job, measure func(processes []*process) error) (_ usage, err error) {
 	ctx, cancel := context.WithTimeout(ctx, runTimeout)
@@ -173,13 +185,19 @@ func (s *stage) with(ctx context.Context, p peer, j job, measure func(processes 
 			return usage{}, err
 		}
 	}
+	before, err := s.brokerTime()
+	if err != nil {
+		return usage{}, err
+	}
 	processes, err := startAll(commands, s.folder, j.name)
 	if err == nil {
 		err = measure(processes)
 	}
 	used, stopErr := stopAll(processes)
-	if err := errors.Join(err, stopErr); err != nil {
+	after, timeErr := s.brokerTime()
+	if err := errors.Join(err, stopErr, timeErr); err != nil {
 		return usage{}, fmt.Errorf("%s: %w", p.name(), err)
 	}
+	used.Broker = after - before
 	return used, nil
 }

@@ -14,11 +14,12 @@ import (
 type copyRun struct {
 	Peer    string        `json:"peer"`
 	Round   int           `json:"round"`
-	Rate    float64       `json:"records_per_second"` // between the first and the last commit
-	StartUp time.Duration `json:"start_up_ns"`        // from the start of the processes to the first commit
-	Took    time.Duration `json:"took_ns"`            // from the first to the last commit
-	CPU     float64       `json:"cpu_s_per_million"`  // of the processes, from their start to their end
-	Peak    float64       `json:"peak_rss_mib"`       // of the process that had most
+	Rate    float64       `json:"records_per_second"`                 // between the first and the last commit
+	StartUp time.Duration `json:"start_up_ns"`                        // from the start of the processes to the first commit
+	Took    time.Duration `json:"took_ns"`                            // from the first to the last commit
+	CPU     float64       `json:"cpu_s_per_million"`                  // of the processes, from their start to their end
+	Broker  float64       `json:"broker_cpu_s_per_million,omitempty"` // in the same time
+	Peak    float64       `json:"peak_rss_mib"`                       // of the process that had most
 	Tally   load.Tallied  `json:"tally"`
 }
 
@@ -29,8 +30,8 @@ type copyRun struct {
 const brokerWarmUp = 3
 
 // throughput fills a topic once and lets every peer copy it in every round, in turn.
-func (s *stage) throughput(ctx context.Context, peers []peer, report *report) error {
-	const in = "bench-in"
+func (s *stage) throughput(ctx context.Context, peers []peer, add func(copyRun)) error {
+	in := s.label + "-in"
 	if err := s.createTopic(ctx, in, s.settings.parts); err != nil {
 		return err
 	}
@@ -40,19 +41,19 @@ func (s *stage) throughput(ctx context.Context, peers []peer, report *report) er
 		return err
 	}
 	for turn, p := range inTurn(s.settings.warmRounds, s.settings.rounds, peers) {
-		j := job{name: "bench-copy-" + turn.name(), brokers: s.brokers, in: in, out: "bench-out-" + turn.name()}
+		j := job{name: s.label + "-copy-" + turn.name(), brokers: s.brokers, in: in, out: s.label + "-out-" + turn.name()}
 		result, err := s.copyOnce(ctx, p, j, run)
 		if err != nil {
 			return err
 		}
 		if turn.counts() {
 			result.Round = turn.round
-			report.addCopy(result)
+			add(result)
 		}
-		s.progress(fmt.Sprintf("throughput, %s: %s: %.0f records/s, %.2f CPU s per million, %.0f MiB",
-			turn, p.name(), result.Rate, result.CPU, result.Peak))
+		s.progress(fmt.Sprintf("throughput, %s: %s: %.0f records/s, %.2f CPU s per million and %.2f of the broker, %.0f MiB",
+			turn, p.name(), result.Rate, result.CPU, result.Broker, result.Peak))
 	}
-	return nil
+	return s.deleteTopic(ctx, in)
 }
 
 func (s *stage) copyOnce(ctx context.Context, p peer, j job, run uint64) (copyRun, error) {
@@ -81,12 +82,18 @@ func (s *stage) copyOnce(ctx context.Context, p peer, j job, run uint64) (copyRu
 	if result.Took > 0 {
 		result.Rate = float64(s.settings.count-atFirst) / result.Took.Seconds()
 	}
-	result.CPU = used.CPU.Seconds() * 1e6 / float64(s.settings.count)
+	result.CPU = perMillion(used.CPU, s.settings.count)
+	result.Broker = perMillion(used.Broker, s.settings.count)
 	result.Peak = float64(used.PeakKiB) / 1024
 	if result.Tally, err = s.checkCopies(ctx, j, p.exact(), run); err != nil {
 		return result, fmt.Errorf("%s: %w", p.name(), err)
 	}
 	return result, s.deleteTopic(ctx, j.out)
+}
+
+// perMillion is the CPU seconds that a million records would take.
+func perMillion(used time.Duration, records int64) float64 {
+	return used.Seconds() * 1e6 / float64(records)
 }
 
 // checkCopies reads the output as a read_committed reader and counts what is missing or twice.

@@ -32,17 +32,14 @@ type wireRun struct {
 
 // wire lets every peer call for the effects that bench commits at a steady rate, in every round, in
 // turn.
-func (s *stage) wire(ctx context.Context, report *report) (err error) {
+func (s *stage) wire(ctx context.Context, programs programs, report *report) (err error) {
 	server, err := openDatabases(ctx, s.progress)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, server.close()) }()
 	report.Postgres = server.version
-	peers, err := newWirePeers(s.settings, s.folder)
-	if err != nil {
-		return err
-	}
+	peers := newWirePeers(s.settings, programs)
 	for turn, p := range inTurn(s.settings.warmRounds, s.settings.rounds, peers) {
 		run, err := s.wireOnce(ctx, p, "bench-wire-"+turn.name(), server)
 		if err == nil && turn.counts() && run.Late > wireLateLimit {
@@ -61,21 +58,18 @@ func (s *stage) wire(ctx context.Context, report *report) (err error) {
 	return nil
 }
 
-func newWirePeers(s settings, folder string) ([]peer, error) {
-	copiers, err := newPeers(s, folder)
-	if err != nil {
-		return nil, err
-	}
-	peers := make([]peer, len(copiers))
-	for i, p := range copiers {
-		switch p := p.(type) {
-		case *processorPeer:
-			peers[i] = &wireProcessor{binary: p.binary, folder: folder}
-		case *loopPeer:
-			peers[i] = &wireLoop{self: p.self}
+// newWirePeers are those of the peers who can call for effects.
+func newWirePeers(s settings, programs programs) []peer {
+	var peers []peer
+	for name := range strings.SplitSeq(s.peers, ",") {
+		switch name {
+		case processorName:
+			peers = append(peers, &wireProcessor{binary: programs.binary, folder: programs.folder})
+		case loopName:
+			peers = append(peers, &wireLoop{self: programs.self})
 		}
 	}
-	return peers, nil
+	return peers
 }
 
 // wireOnce runs a peer under an application's name of its own.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"text/template"
 )
@@ -110,7 +111,7 @@ func (s *Streams) compile(ctx context.Context, source, folder string, jars *jars
 	}
 	//nolint:gosec // Java, arguments of ours
 	cmd := exec.CommandContext(ctx, s.java, "-cp", jars.classPath(), "org.eclipse.jdt.internal.compiler.batch.Main",
-		"-source", fmt.Sprint(javaMin), "-target", fmt.Sprint(javaMin), "-proc:none", "-d", folder,
+		"-source", strconv.Itoa(javaMin), "-target", strconv.Itoa(javaMin), "-proc:none", "-d", folder,
 		"-classpath", strings.Join(libraries, string(filepath.ListSeparator)), source)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("compile %s: %w\n%s", source, err, bytes.TrimSpace(out))

@@ -1,0 +1,182 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+const performancePreface = `# Performance
+
+<!-- Written by make performance: of the results in docs/performance -->
+
+What ` + "`make bench`" + ` measured: this project (` + "`processor`" + `, the real binary) beside a plain at-least-once loop (` + "`loop`" + `), a single
+transaction session of the client library with its defaults (` + "`session`" + `) and Kafka Streams with exactly_once_v2 (` + "`streams`" + ` with its
+defaults, ` + "`streams-best`" + ` with its best settings here), on one real broker that shares the machine with them, round after round in
+turn. Figures are medians of the rounds with the least and the most. A record's latency counts from its produce call to its
+delivery to a read_committed reader; "scheduled" from when the call was due, which counts what a producer that was held up hides. CPU is that of the peer's processes from start to end, and of the broker meanwhile; Kafka Streams
+pays for the start of its virtual machine in it. [bench/README.md](../bench/README.md) says how each part is measured and how a result gets here.
+`
+
+// page is a document made of results, and the charts that it shows, by their path from the folder of
+// documents.
+type page struct {
+	text   strings.Builder
+	charts map[string]string
+}
+
+// publish writes performance.md and its charts in a folder of documents, of the results that are kept
+// in its folder performance.
+func publish(docs string) error {
+	p, err := makePage(docs)
+	if err != nil {
+		return err
+	}
+	files := map[string]string{"performance.md": p.text.String()}
+	maps.Copy(files, p.charts)
+	for path, text := range files {
+		if err := os.WriteFile(filepath.Join(docs, path), []byte(text), 0o600); err != nil {
+			return fmt.Errorf("write the report: %w", err)
+		}
+	}
+	return nil
+}
+
+func makePage(docs string) (*page, error) {
+	paths, err := filepath.Glob(filepath.Join(docs, "performance", "*.json")) // in the order of their names
+	if err != nil {
+		return nil, fmt.Errorf("find results: %w", err)
+	}
+	p := &page{charts: map[string]string{}}
+	p.text.WriteString(performancePreface)
+	if len(paths) == 0 {
+		p.text.WriteString("\nNo result is kept.\n")
+	}
+	for _, path := range paths {
+		r, err := readReport(path)
+		if err != nil {
+			return nil, err
+		}
+		p.add(strings.TrimSuffix(filepath.Base(path), ".json"), r)
+	}
+	return p, nil
+}
+
+// readReport reads what save wrote. A file that says neither when nor how it was made is no result.
+func readReport(path string) (*report, error) {
+	text, err := os.ReadFile(path) //nolint:gosec // the folder that the caller named
+	if err != nil {
+		return nil, fmt.Errorf("read results: %w", err)
+	}
+	var r report
+	err = json.Unmarshal(text, &r)
+	if err == nil && (r.Began.IsZero() || r.Command == "") {
+		err = errors.New("it has no date or no command")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read results %s: %w", path, err)
+	}
+	return &r, nil
+}
+
+// add writes a result's part of the page. name is that of its file.
+func (p *page) add(name string, r *report) {
+	commit := ""
+	if r.Commit != "" {
+		commit = " of commit " + r.Commit
+	}
+	fmt.Fprintf(&p.text, "\n## %s\n\n`%s`%s on %s: Kafka %s, %s, %d cores, load average before it %s. [Data](performance/%s.json)\n",
+		name, r.Command, commit, r.Began.Format(time.DateOnly), r.Kafka, r.Go, r.Cores, r.LoadBefore, name)
+	if len(r.Copies) > 0 {
+		fmt.Fprintf(&p.text, "\n### Throughput\n\nA copy of %d records of %d bytes, %d partitions, %d processes with %d lanes each.\n", r.Records, r.Bytes, r.Partitions, r.Processes, r.Lanes)
+		p.table(rows(r.Peers, r.Copies, copyColumns))
+		all := []chartGroup{groupOf("", r.Peers, r.Copies, copyColumns[0])}
+		p.chart(name+"-throughput", chart{title: "Throughput, records/s (more is better)", verb: copyColumns[0].verb, groups: all})
+		p.chart(name+"-cpu", chart{title: "CPU seconds of the client per million records (less is better)", verb: copyColumns[1].verb, groups: []chartGroup{groupOf("", r.Peers, r.Copies, copyColumns[1])}})
+	}
+	if len(r.Waits) > 0 {
+		fmt.Fprintf(&p.text, "\n### Latency\n\nIn ms at %.0f records/s of %d bytes, %d partitions, %d processes with %d lanes each.\n", r.Rate, r.Bytes, r.Partitions, r.Processes, r.Lanes)
+		p.table(rows(r.Peers, r.Waits, waitColumns))
+		groups := make([]chartGroup, 0, 3)
+		for _, c := range waitColumns[:3] {
+			groups = append(groups, groupOf(c.title, r.Peers, r.Waits, c))
+		}
+		p.chart(name+"-latency", chart{title: "Latency, ms (less is better)", verb: waitColumns[0].verb, groups: groups})
+	}
+	for _, w := range sweeps {
+		p.addSweep(name, w, r)
+	}
+	p.addVerdicts(r.Verdicts)
+}
+
+// addSweep writes the part of a sweep, if it was measured.
+func (p *page) addSweep(name string, w sweep, r *report) {
+	picture := chart{title: "Throughput by " + w.name + ", records/s (more is better)", verb: copyColumns[0].verb}
+	if w.steady {
+		picture = chart{title: "p99 latency by " + w.name + ", ms (less is better)", verb: waitColumns[1].verb}
+	}
+	for _, at := range r.Points {
+		if at.Sweep != w.name {
+			continue
+		}
+		label := fmt.Sprintf("%d %s", at.Value, at.Unit)
+		if len(picture.groups) == 0 {
+			fmt.Fprintf(&p.text, "\n### By %s\n", w.name)
+		}
+		fmt.Fprintf(&p.text, "\n%s:\n", label)
+		if w.steady {
+			p.table(rows(r.Peers, at.Waits, waitColumns))
+			picture.groups = append(picture.groups, groupOf(label, r.Peers, at.Waits, waitColumns[1]))
+			continue
+		}
+		p.table(rows(r.Peers, at.Copies, copyColumns))
+		picture.groups = append(picture.groups, groupOf(label, r.Peers, at.Copies, copyColumns[0]))
+	}
+	if len(picture.groups) > 0 {
+		p.chart(name+"-"+w.name, picture)
+	}
+}
+
+func (p *page) addVerdicts(verdicts []verdict) {
+	if len(verdicts) == 0 {
+		return
+	}
+	p.text.WriteString("\n### Targets\n")
+	table := [][]string{{"target", "measured", "wanted", ""}}
+	for _, v := range verdicts {
+		table = append(table, []string{v.What, fmt.Sprintf("%.2f", v.Value), v.Target, v.word()})
+	}
+	p.table(table)
+}
+
+// groupOf gives each peer its bar.
+func groupOf[R measuredRun](label string, peers []string, runs []R, c column[R]) chartGroup {
+	group := chartGroup{label: label}
+	for _, peer := range peers {
+		group.bars = append(group.bars, chartBar{label: peer, spread: spreadFor(runs, peer, c)})
+	}
+	return group
+}
+
+// table writes rows, of which the first has the titles.
+func (p *page) table(rows [][]string) {
+	p.text.WriteByte('\n')
+	for i, row := range rows {
+		fmt.Fprintf(&p.text, "| %s |\n", strings.Join(row, " | "))
+		if i == 0 {
+			p.text.WriteString(strings.Repeat("|---", len(row)) + "|\n")
+		}
+	}
+}
+
+// chart keeps a picture and shows it.
+func (p *page) chart(name string, c chart) {
+	path := "performance/" + name + ".svg"
+	p.charts[path] = c.svg()
+	fmt.Fprintf(&p.text, "\n![%s](%s)\n", c.title, path)
+}
