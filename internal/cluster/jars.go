@@ -15,21 +15,8 @@ import (
 // KafkaVersion is the version of Apache Kafka that OpenKafka runs unless told otherwise.
 const KafkaVersion = "4.3.1"
 
-// pom lists what a broker and its tools need on the class path. slf4j-simple prints the broker's log
-// to its standard error, which is a file here: no log configuration to write.
-var pom = template.Must(template.New("pom").Parse(`<project xmlns="http://maven.apache.org/POM/4.0.0">
-  <modelVersion>4.0.0</modelVersion>
-  <groupId>pawl</groupId>
-  <artifactId>kafka</artifactId>
-  <version>1</version>
-  <packaging>pom</packaging>
-  <dependencies>
-    <dependency>
-      <groupId>org.slf4j</groupId>
-      <artifactId>slf4j-simple</artifactId>
-      <version>1.7.36</version>
-    </dependency>
-    <dependency>
+// pom lists what a broker and its tools need on the class path.
+var pom = pomOf("kafka", `    <dependency>
       <groupId>org.apache.kafka</groupId>
       <artifactId>kafka_2.13</artifactId>
       <version>{{.}}</version>
@@ -45,7 +32,24 @@ var pom = template.Must(template.New("pom").Parse(`<project xmlns="http://maven.
         </exclusion>
       </exclusions>
     </dependency>
-  </dependencies>
+`)
+
+// pomOf is a template that takes a version of Kafka. slf4j-simple prints a program's log to its standard
+// error, which is a file here: no log configuration to write.
+func pomOf(name, dependencies string) *template.Template {
+	return template.Must(template.New(name).Parse(`<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>pawl</groupId>
+  <artifactId>` + name + `</artifactId>
+  <version>1</version>
+  <packaging>pom</packaging>
+  <dependencies>
+    <dependency>
+      <groupId>org.slf4j</groupId>
+      <artifactId>slf4j-simple</artifactId>
+      <version>1.7.36</version>
+    </dependency>
+` + dependencies + `  </dependencies>
   <build>
     <plugins>
       <plugin>
@@ -57,6 +61,7 @@ var pom = template.Must(template.New("pom").Parse(`<project xmlns="http://maven.
   </build>
 </project>
 `))
+}
 
 // jars is the cached class path of one version of Kafka, or of programs that use it.
 type jars struct {

@@ -10,24 +10,11 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"text/template"
 )
 
 // streamsPom lists what a program of Kafka Streams needs, and a compiler for it: a JRE has none, and a
 // JRE is all that a broker takes.
-var streamsPom = template.Must(template.New("streams").Parse(`<project xmlns="http://maven.apache.org/POM/4.0.0">
-  <modelVersion>4.0.0</modelVersion>
-  <groupId>pawl</groupId>
-  <artifactId>streams</artifactId>
-  <version>1</version>
-  <packaging>pom</packaging>
-  <dependencies>
-    <dependency>
-      <groupId>org.slf4j</groupId>
-      <artifactId>slf4j-simple</artifactId>
-      <version>1.7.36</version>
-    </dependency>
-    <dependency>
+var streamsPom = pomOf("streams", `    <dependency>
       <groupId>org.apache.kafka</groupId>
       <artifactId>kafka-streams</artifactId>
       <version>{{.}}</version>
@@ -37,18 +24,7 @@ var streamsPom = template.Must(template.New("streams").Parse(`<project xmlns="ht
       <artifactId>ecj</artifactId>
       <version>3.40.0</version>
     </dependency>
-  </dependencies>
-  <build>
-    <plugins>
-      <plugin>
-        <groupId>org.apache.maven.plugins</groupId>
-        <artifactId>maven-dependency-plugin</artifactId>
-        <version>3.8.1</version>
-      </plugin>
-    </plugins>
-  </build>
-</project>
-`))
+`)
 
 // StreamsConfig says which program of Kafka Streams to make.
 type StreamsConfig struct {
