@@ -53,6 +53,17 @@ func (t *Telemetry) fenced(lane int, err error) {
 	}
 }
 
+func (t *Telemetry) buried(b txn.Buried) {
+	if b.Err == nil {
+		t.metrics.buried.Inc()
+		t.log.Info("ended the transaction of a lane that is gone", slog.String("member", b.Member))
+		return
+	}
+	if suppressed, pass := t.pass(context.Background(), slog.LevelWarn, kind{"can't look after lanes that are gone", ""}); pass {
+		t.log.LogAttrs(context.Background(), slog.LevelWarn, "can't look after lanes that are gone: their partitions wait for txn.timeout", slog.Any("err", b.Err), suppressed)
+	}
+}
+
 // Twin says that the engine has ended because another process has its name.
 func (t *Telemetry) Twin() { t.metrics.twin.Set(1) }
 

@@ -139,6 +139,7 @@ func (t *Telemetry) Hooks() txn.Hooks {
 		Revoked:   t.revoked,
 		Lost:      t.lost,
 		Fenced:    t.fenced,
+		Buried:    t.buried,
 		Rebuilt:   t.rebuilt,
 		Halted:    t.halted,
 		Suspected: t.suspected,

@@ -87,12 +87,19 @@ func (e *Engine) Run(ctx context.Context) error {
 	count := c.lanes(partitions)
 	c.RecordsMax = c.recordsMax(count)
 	workers := max(1, runtime.GOMAXPROCS(0))
+	undertaker := &undertaker{config: c, plain: plain, known: map[string]bool{}}
 	e.mu.Lock()
 	for number := range count {
 		e.lanes = append(e.lanes, newLane(c, number, workers, plain, memory, sizes))
+		undertaker.own = append(undertaker.own, c.member(number))
 	}
 	e.mu.Unlock()
+	looking, stop := context.WithCancel(ctx)
+	var looks sync.WaitGroup
+	looks.Go(func() { undertaker.run(looking) })
 	err = e.runLanes(ctx)
+	stop()
+	looks.Wait()
 	if err == nil && e.leave.Load() {
 		err = e.leaveGroup(plain)
 	}

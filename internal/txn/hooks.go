@@ -24,6 +24,7 @@ type Hooks struct {
 	Lost     func(lane int, partitions map[string][]int32)
 
 	Fenced    func(lane int, err error)  // the transactional id or the member was taken over
+	Buried    func(Buried)               // a transaction of a lane that is gone was ended, or could not be looked for
 	Rebuilt   func(lane int, why Reason) // the session was discarded and a new one is being made
 	Halted    func(Halted)               // a partition was stopped; the others go on
 	Suspected func(Suspected)            // a batch is being shrunk to find a record that does harm
@@ -118,6 +119,12 @@ type Ended struct {
 	Source   message.Source // where that record stands; its Topic is empty for a batch of control records only
 	Err      error          // of an abort or an unknown outcome, where there was one
 	Story    *Story         // nil unless Hooks.Stories is set
+}
+
+// Buried tells of a lane of another process that left the group without an end: its transaction was ended.
+type Buried struct {
+	Member string // the lane's name, and transactional id
+	Err    error  // where that could not be done, or not be looked at; Member is empty then
 }
 
 // Halted tells of a partition that no longer moves, until an operator acts.

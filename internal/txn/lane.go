@@ -48,7 +48,9 @@ type lane struct {
 	ids    map[string][16]byte
 	fresh  map[place]fresh // assigned, and nothing committed since
 	lost   []map[string][]int32
-	state  LaneStatus
+	// expelled: the group has given this session's member up once.
+	expelled bool
+	state    LaneStatus
 }
 
 // suspectStore is the memory that outlives the process; control is the real one.
@@ -84,6 +86,8 @@ func (e *TwinError) Unwrap() error { return e.Err }
 const (
 	backoffMin = 20 * time.Millisecond
 	backoffMax = 2 * time.Second
+	// rosterTimeout bounds the question who is in the group.
+	rosterTimeout = 5 * time.Second
 	// controlWriteMax bounds one write to the control topic.
 	controlWriteMax = 5 * time.Second
 )
@@ -122,7 +126,7 @@ func (l *lane) run(ctx context.Context) error {
 			if _, refused := errors.AsType[*optionError](err); refused {
 				return err
 			}
-			if l.fenced(err) >= fencesMax {
+			if l.fenced(nil, err) >= fencesMax {
 				return &TwinError{l.config.member(l.number), err}
 			}
 			hook2(l.config.Hooks.Retrying, l.number, err)
@@ -157,7 +161,7 @@ func (l *lane) work(ctx context.Context, session Session) (verdict, Reason, erro
 		l.holdBack(session)
 		l.phase(PhasePolling)
 		if fatal := l.gather(ctx, polling, session); fatal != nil {
-			if l.fenced(fatal) >= fencesMax {
+			if l.fenced(session, fatal) >= fencesMax {
 				return exit, ReasonFenced, fatal
 			}
 			return rebuild, reasonOf(ending{end: end{err: fatal}}, ReasonGroup), fatal
@@ -309,9 +313,9 @@ func (l *lane) transact(session Session) (verdict, Reason, error) {
 		}
 	}
 	if e.err != nil {
-		l.noteFence(e.err)
+		l.noteFence(session, e.err)
 	} else if e.produce != nil {
-		l.noteFence(e.produce)
+		l.noteFence(session, e.produce)
 	}
 	if errors.Is(e.produce, context.DeadlineExceeded) || errors.Is(e.err, context.DeadlineExceeded) {
 		l.pace.overran(len(b.records))
@@ -454,16 +458,38 @@ func reasonOf(e ending, cause Reason) Reason {
 	}
 }
 
-func (l *lane) fenced(err error) int {
-	l.noteFence(err)
+func (l *lane) fenced(session Session, err error) int {
+	l.noteFence(session, err)
 	return l.fences.count(time.Now())
 }
 
-func (l *lane) noteFence(err error) {
-	if isFenced(err) {
-		l.fences.add(time.Now())
-		hook2(l.config.Hooks.Fenced, l.number, err)
+// noteFence counts a fence, unless it is the end of a session that the group had given up before: then it was another
+// process's undertaker, and nobody has our name. session is nil where there is none yet.
+func (l *lane) noteFence(session Session, err error) {
+	if !isFenced(err) || session != nil && FenceOf(err) != FenceMember && l.thrownOut(session) {
+		return
 	}
+	l.fences.add(time.Now())
+	hook2(l.config.Hooks.Fenced, l.number, err)
+}
+
+// thrownOut tells whether the group has given this session's member up, and no other has come under our name. Where
+// the group can't be asked it is not so.
+func (l *lane) thrownOut(session Session) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), rosterTimeout)
+	defer cancel()
+	members, err := l.config.roster(ctx, l.plain)
+	if err != nil {
+		return false
+	}
+	member := members[l.config.member(l.number)]
+	if member == "" {
+		return true
+	}
+	own := session.Member()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.expelled && (own == "" || own == member) // we are back already, or about to be
 }
 
 // noteHandled counts a part's records by topic, for tellHandled.

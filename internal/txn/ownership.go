@@ -22,7 +22,7 @@ var _ watcher = (*tenure)(nil)
 func (l *lane) begin() *tenure {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.tenure = &tenure{l}
+	l.tenure, l.expelled = &tenure{l}, false
 	return l.tenure
 }
 
@@ -88,7 +88,7 @@ func (t *tenure) gone(partitions map[string][]int32, lost bool) {
 		return
 	}
 	if lost {
-		l.state.Joined = false
+		l.state.Joined, l.expelled = false, true
 	}
 	l.lost = append(l.lost, partitions)
 	for topic, gone := range partitions {

@@ -29,6 +29,8 @@ type Session interface {
 	End(commit bool) ending
 	// Pause makes these the owned partitions that are not read; all others are.
 	Pause(places map[place]bool)
+	// Member is the member id that the group knows us by; empty while it knows none.
+	Member() string
 	// Close gives the session up. A static member stays in the group (rule 6).
 	Close()
 }
@@ -449,6 +451,12 @@ func (k *kgoSession) Pause(places map[place]bool) {
 	}
 	cl.PauseFetchPartitions(paused)
 	cl.ResumeFetchPartitions(resumed)
+}
+
+// Member implements Session.
+func (k *kgoSession) Member() string {
+	member, _ := k.session.Client().GroupMetadata()
+	return member
 }
 
 // Close does not wait for the group. The client, left alone, waits for the answer to a JoinGroup that
