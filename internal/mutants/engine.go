@@ -91,6 +91,24 @@ var engine = []Mutant{
 		Killers: []string{"TestRule5NobodyJoinsBeforeTheFenceIsUp"},
 	},
 	{
+		Name: "the-dead-are-left-alone", File: "internal/txn/undertaker.go",
+		Old: "\t\tif slices.Contains(open, lane) {\n", New: "\t\tif false && slices.Contains(open, lane) {\n",
+		Rule: "5: a survivor ends what a lane that is gone has left open", Harm: "its partitions stand still until the transaction's timeout",
+		Killers: []string{"TestRule5SurvivorEndsOpenTransaction", "TestRule5OnlyTheGoneAreFenced"},
+	},
+	{
+		Name: "the-living-are-buried", File: "internal/txn/undertaker.go",
+		Old: "\t\tif members[lane] == \"\" {\n", New: "\t\tif true {\n",
+		Rule: "5: only lanes that are no members any more are fenced", Harm: "processes abort each other's work with every heartbeat, and take each other for twins",
+		Killers: []string{"TestRule5OnlyTheGoneAreFenced", "TestRule5WhoComesBackIsNotFenced"},
+	},
+	{
+		Name: "burial-is-a-twin", File: "internal/txn/lane.go",
+		Old: " || session != nil && FenceOf(err) != FenceMember && l.thrownOut(session) {", New: " {",
+		Rule: "4: a fence after the group has given the member up is no twin's", Harm: "a process that is frozen three times in a minute ends, and says that it has a twin",
+		Killers: []string{"TestRule4BurialIsNoTwin"},
+	},
+	{
 		Name: "fence-does-not-wait", File: "internal/txn/session.go",
 		Old: "\t\tif !errors.Is(err, kerr.ConcurrentTransactions) {\n", New: "\t\tif errors.Is(err, kerr.ConcurrentTransactions) {\n\t\t\treturn nil\n\t\t}\n\t\tif err != nil {\n",
 		Rule: "5: the fence is up when the predecessor's transaction has ended", Harm: "we join while its end is still being written",
