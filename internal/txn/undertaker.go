@@ -33,18 +33,28 @@ type undertaker struct {
 // openState is what a coordinator calls a transaction that nobody has ended yet.
 const openState = "Ongoing"
 
-// run looks after every heartbeat: so often members hear of a change.
+// run looks after every heartbeat: so often members hear of a change. What can't be looked at is asked for less and less
+// often, as by a lane: brokers that are away are not to be kept busy.
 func (u *undertaker) run(ctx context.Context) {
 	ticker := time.NewTicker(u.config.Heartbeat)
 	defer ticker.Stop()
+	failures := 0 // in a row
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
 		}
-		if err := u.look(ctx); err != nil && !stopping(ctx) {
+		err := u.look(ctx)
+		switch {
+		case stopping(ctx):
+			return
+		case err == nil:
+			failures = 0
+		default:
+			failures++
 			hook(u.config.Hooks.Buried, Buried{Err: err})
+			pause(ctx, jitter(failures))
 		}
 	}
 }
