@@ -174,6 +174,15 @@ func TestTillFindsWhatIsWrong(t *testing.T) {
 	if cut.counts.afterLost != 1 || len(cut.wrong) > 0 {
 		t.Errorf("a call that came again while connections were cut is wrong: %q", cut.wrong)
 	}
+	late := openTill(t, t.TempDir())
+	late.wasCut = func(from string) bool { return from == "gone" }
+	for _, call := range []tillCall{charge(func(c *tillCall) { c.from = "gone" }), charge(same), charge(same)} {
+		late.judge(&call)
+		late.note(&call)
+	}
+	if late.counts.afterLost != 1 || len(late.wrong) != 1 {
+		t.Errorf("of two calls that came again, the first after its connection was cut, %d are excused and wrong is %q", late.counts.afterLost, late.wrong)
+	}
 	k, _ := ring(t, charge(same), charge(func(c *tillCall) { next(c); c.OrderID, c.Endpoint = "o-1", "refunds" }))
 	if order := k.orders["o-1"]; order.charged != 1200 || order.refunded != 1200 || k.keys["k-2"].status != http.StatusOK {
 		t.Errorf("the order was charged %d and given back %d", order.charged, order.refunded)

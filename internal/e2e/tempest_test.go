@@ -136,6 +136,7 @@ func newTempest(t *testing.T, protocol string) *tempest {
 	w.openDatabase(t)
 	w.till = openTill(t, folder)
 	w.tillProxy = testkit.NewProxy(t, w.till.address())
+	w.till.wasCut = w.tillProxy.WasCut
 	secret := filepath.Join(folder, "dsn")
 	for path, text := range map[string]string{
 		w.token: "a token for this test\n",

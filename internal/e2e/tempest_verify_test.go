@@ -19,7 +19,7 @@ const verifyMemory = 256 << 20
 // plan says what the application of a tempest does, for the checker.
 func (w *tempest) plan() (verify.Plan, error) {
 	plan := verify.Plan{
-		Application: w.application, Drained: true, Journal: true, Memory: verifyMemory, Dir: w.folder,
+		Application: w.application, Drained: true, Journal: true, Overlaps: true, Memory: verifyMemory, Dir: w.folder,
 		Outputs: map[string]string{"copied": w.output, "priced": w.application + ".priced", "ledger": w.application + ".ledger"},
 		Effects: w.application + ".effects", DeadLetters: w.deadLetter, Results: w.application + ".effect-results",
 		Least: verify.Least{Inputs: 1, Committed: 1, Aborted: 1, Effects: 1, Calls: 1, Results: 1},

@@ -36,8 +36,10 @@ type till struct {
 	fences  map[int]int64        // by lane, the highest
 	cutting int                  // connections to it are being cut, whatever their calls have come to
 	cuts    []time.Time          // when that began and ended
-	counts  tillCounts
-	wrong   []string // what no caller may ever do
+	// wasCut tells of connections by the caller's address: a call may be read after its connection was cut.
+	wasCut func(from string) bool
+	counts tillCounts
+	wrong  []string // what no caller may ever do
 }
 
 // tillMood is how the till answers.
@@ -66,7 +68,8 @@ type tillKey struct {
 	body    string
 	status  int // by which it was settled; 0 until then
 	lost    bool
-	at      time.Time // of the last call
+	from    string    // whence the last call came
+	at      time.Time // of that
 	fence   int64
 	attempt int
 }
@@ -117,6 +120,7 @@ type tillCall struct {
 	Lost     bool      `json:"lost,omitempty"` // the answer, or it was none to use, as far as is known here
 
 	lane, offset int
+	from         string // the caller's address
 }
 
 func openTill(t testing.TB, folder string) *till {
@@ -127,7 +131,7 @@ func openTill(t testing.TB, folder string) *till {
 	}
 	k := &till{
 		journal: journal, mood: tillWell, keys: map[string]*tillKey{}, orders: map[string]*tillOrder{},
-		lines: map[string]*tillLine{}, fences: map[int]int64{},
+		lines: map[string]*tillLine{}, fences: map[int]int64{}, wasCut: func(string) bool { return false },
 	}
 	k.server = httptest.NewServer(http.HandlerFunc(k.serve))
 	t.Cleanup(func() {
@@ -226,6 +230,7 @@ func readTillCall(request *http.Request) (tillCall, error) {
 	call := tillCall{
 		At: time.Now().UTC(), Endpoint: strings.TrimPrefix(request.URL.Path, "/"),
 		ID: header.Get("Idempotency-Key"), Order: header.Get("Pawl-Order"), Sender: header.Get("Processor"),
+		from: request.RemoteAddr,
 	}
 	var body struct {
 		Operation string `json:"operation"`
@@ -313,7 +318,7 @@ func (k *till) note(call *tillCall) {
 		k.counts.lost++
 	}
 	if key := k.keys[call.ID]; key.status != 0 {
-		key.at = call.At
+		key.from, key.at = call.from, call.At
 		key.lost = call.Lost || call.Status == 0 || call.Status >= http.StatusInternalServerError
 		if call.Fence > key.fence {
 			key.fence, key.attempt = call.Fence, call.Attempt
@@ -339,7 +344,7 @@ func (k *till) note(call *tillCall) {
 // repeat finds out why a settled call came again.
 func (k *till) repeat(call *tillCall, key *tillKey) {
 	switch {
-	case key.lost, k.cutting > 0, len(k.cuts) > 0 && k.cuts[len(k.cuts)-1].After(key.at):
+	case key.lost, k.cutting > 0, len(k.cuts) > 0 && k.cuts[len(k.cuts)-1].After(key.at), k.wasCut(key.from):
 		call.Repeat = "lost"
 		k.counts.afterLost++
 	case call.Fence != key.fence:

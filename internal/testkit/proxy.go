@@ -39,6 +39,7 @@ type Proxy struct {
 
 	mu       sync.Mutex
 	links    map[*link]struct{}
+	cut      map[string]struct{} // addresses from which the target was reached by connections that were cut
 	refusing bool
 	closed   bool
 	delay    time.Duration
@@ -59,7 +60,7 @@ func newProxy(tb testing.TB, target string, frames *faults) *Proxy {
 	if err != nil {
 		tb.Fatalf("open proxy: %v", err)
 	}
-	p := &Proxy{tb: tb, target: target, listener: listener, frames: frames, links: map[*link]struct{}{}, gates: map[Direction]chan struct{}{}}
+	p := &Proxy{tb: tb, target: target, listener: listener, frames: frames, links: map[*link]struct{}{}, cut: map[string]struct{}{}, gates: map[Direction]chan struct{}{}}
 	p.done.Go(p.accept)
 	tb.Cleanup(p.close)
 	return p
@@ -81,6 +82,7 @@ func (p *Proxy) Cut() int {
 		if p.strikes(l) {
 			links = append(links, l)
 			delete(p.links, l)
+			p.cut[l.target.LocalAddr().String()] = struct{}{}
 		}
 	}
 	p.mu.Unlock()
@@ -89,6 +91,15 @@ func (p *Proxy) Cut() int {
 	}
 	p.hits.Add(int64(len(links)))
 	return len(links)
+}
+
+// WasCut tells whether Cut or Refuse struck the connection that reached the target from this address, the last
+// that did. What the target answers on it is lost, however late it reads what came before the cut.
+func (p *Proxy) WasCut(from string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, cut := p.cut[from]
+	return cut
 }
 
 // Refuse cuts all connections and resets new ones as soon as they come, until Accept.
@@ -196,6 +207,7 @@ func (p *Proxy) serve(client net.Conn) {
 	late := p.refusing || p.closed
 	if !late {
 		p.links[l] = struct{}{}
+		delete(p.cut, target.LocalAddr().String()) // the system has given the address again
 	}
 	p.mu.Unlock()
 	if late {

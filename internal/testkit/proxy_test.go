@@ -103,6 +103,33 @@ func TestProxyCutsAndRefuses(t *testing.T) {
 	}
 }
 
+// The target knows a connection by its address, and may be asked of it long after the cut.
+func TestProxyTellsWhichConnectionsItCut(t *testing.T) {
+	t.Parallel()
+	target, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer target.Close()
+	p := NewProxy(t, target.Addr().String())
+	var from [2]string
+	for i := range from {
+		dial(t, p.Address())
+		c, err := target.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		from[i] = c.RemoteAddr().String()
+		if i == 0 {
+			WaitFor(t, 10*time.Second, "a connection to be cut", func() bool { return p.Cut() == 1 })
+		}
+	}
+	if !p.WasCut(from[0]) || p.WasCut(from[1]) {
+		t.Errorf("cut: %t and %t, want the first only", p.WasCut(from[0]), p.WasCut(from[1]))
+	}
+}
+
 func TestProxyHoldsUntilRelease(t *testing.T) {
 	t.Parallel()
 	p := NewProxy(t, echo(t))
