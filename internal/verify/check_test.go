@@ -105,6 +105,12 @@ var good = map[string]func() *world{
 		w.call(effect, 1, 1000, true)
 		return w
 	},
+	"a call under a tenure that had ended": func() *world {
+		w := newWorld().run().finish()
+		w.plan.Overlaps = true
+		w.call(w.committed(effectTopic)[0], 1, 1, true)
+		return w
+	},
 	"another of a business key is the first after a restore": func() *world {
 		w := newWorld()
 		w.input(0, "business 1")
@@ -600,6 +606,17 @@ var bad = map[Verdict][]struct {
 	UnexplainedDup: {
 		{"the same attempt again", func() *world {
 			w := newWorld().run().finish()
+			w.call(w.committed(effectTopic)[0], 1, 100, true)
+			return w
+		}, nil},
+		{"under a tenure that had ended", func() *world {
+			w := newWorld().run().finish()
+			w.call(w.committed(effectTopic)[0], 1, 1, true)
+			return w
+		}, nil},
+		{"the same attempt again where tenures overlap", func() *world {
+			w := newWorld().run().finish()
+			w.plan.Overlaps = true
 			w.call(w.committed(effectTopic)[0], 1, 100, true)
 			return w
 		}, nil},

@@ -366,7 +366,8 @@ func (e *errand) transmissions() int {
 }
 
 // judgeRepeats wants a reason for every call that came although the effect had been settled: the answer
-// got lost, a later owner took over, or the caller counts an attempt that it got no answer to in time.
+// got lost, a later owner took over, the caller counts an attempt that it got no answer to in time, or it had a tenure
+// that had ended, where the plan says that one might not know.
 func (e *errand) judgeRepeats() {
 	c := e.c
 	settled, lost := false, false
@@ -376,7 +377,7 @@ func (e *errand) judgeRepeats() {
 	for _, call := range e.calls {
 		if settled {
 			switch {
-			case lost, call.extra > fence, call.extra == fence && call.index > attempt:
+			case lost, call.extra > fence, call.extra == fence && call.index > attempt, c.plan.Overlaps && call.extra < fence:
 				c.saw.Explained++
 			case extra > 0:
 				extra--

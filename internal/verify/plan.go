@@ -43,6 +43,9 @@ type Plan struct {
 	// Restored says that the ledger went back in time: what was called or told since may have been
 	// called again, and be told otherwise than the ledger has it.
 	Restored bool
+	// Overlaps says that one may have called under a tenure which had ended, and not known it: two processes ran under
+	// one name, who are one owner for the ledger, or one was stopped between its last look at its lease and a call.
+	Overlaps bool
 	// Repeated are inputs that were processed again on purpose, or may have been: an operator or the start policy
 	// set offsets back under the same replay generation. What was made of them may be committed more than once, and
 	// behind what was made of later ones. Their effects may not be ingested twice.
