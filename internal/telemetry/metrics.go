@@ -127,7 +127,7 @@ func newMetrics(config Config) *metrics {
 		}, []string{"handler"}),
 		transactionDuration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: namespace, Name: "transaction_duration_seconds",
-			Help:                            "Time from the first record polled to the end of its transaction, whatever the outcome.",
+			Help:                            "Time from a complete batch, whose handlers begin, to the answer to the end of its transaction, whatever the outcome; each attempt counts.",
 			Buckets:                         []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
 			NativeHistogramBucketFactor:     nativeFactor,
 			NativeHistogramMaxBucketNumber:  nativeMax,

@@ -114,7 +114,7 @@ type Ended struct {
 	Reason   Reason
 	Records  int
 	Bytes    int64
-	Duration time.Duration  // from the first record polled to the answer of End
+	Duration time.Duration  // of this attempt: from the complete batch, whose handlers begin, to the answer of End
 	Oldest   time.Time      // the oldest record's timestamp; zero for a batch of control records only
 	Source   message.Source // where that record stands; its Topic is empty for a batch of control records only
 	Err      error          // of an abort or an unknown outcome, where there was one
