@@ -318,6 +318,25 @@ func TestKilledDemoTakesItsChildrenAlong(t *testing.T) {
 	next.clean(t)
 }
 
+// get reads what is at an address, which must answer well.
+func get(t *testing.T, address string) []byte {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.DefaultTransport.RoundTrip(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		t.Fatalf("%s answers %s: %v", address, response.Status, err)
+	}
+	return text
+}
+
 // seeOrders waits until the status page, which draws what /api/v1/view says, shows orders that were committed.
 func seeOrders(t *testing.T, page string) {
 	t.Helper()
@@ -325,23 +344,7 @@ func seeOrders(t *testing.T, page string) {
 		Topic     string
 		Committed int64
 	}
-	get := func(address string) []byte {
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		response, err := http.DefaultTransport.RoundTrip(request)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer response.Body.Close()
-		text, err := io.ReadAll(response.Body)
-		if err != nil || response.StatusCode != http.StatusOK {
-			t.Fatalf("%s answers %s: %v", address, response.Status, err)
-		}
-		return text
-	}
-	if text := get(page); !bytes.Contains(text, []byte("<html")) {
+	if text := get(t, page); !bytes.Contains(text, []byte("<html")) {
 		t.Fatalf("%s is no page: %s", page, text)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -350,7 +353,7 @@ func seeOrders(t *testing.T, page string) {
 		var snapshot struct {
 			View struct{ Inputs []input }
 		}
-		err := json.Unmarshal(get(page+"api/v1/view"), &snapshot)
+		err := json.Unmarshal(get(t, page+"api/v1/view"), &snapshot)
 		return slices.ContainsFunc(snapshot.View.Inputs, func(i input) bool { return i.Topic == "orders" && i.Committed > 0 }), err
 	}); err != nil {
 		t.Errorf("the page shows no order: %v", err)
@@ -380,18 +383,7 @@ func TestDevBringsAKilledProcessorBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.told(t, "b is back as pid")
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+strings.TrimSuffix(address, "/")+"/readyz", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	response, err := http.DefaultTransport.RoundTrip(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		t.Errorf("the printed address answers %s", response.Status)
-	}
+	get(t, "http://"+strings.TrimSuffix(address, "/")+"/readyz")
 	if err := r.cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
