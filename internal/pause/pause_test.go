@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,9 +28,10 @@ const (
 
 // world is a fake cluster with a control topic.
 type world struct {
-	t      *testing.T
-	client []kgo.Opt
-	raw    *kgo.Client
+	t       *testing.T
+	cluster *kfake.Cluster
+	client  []kgo.Opt
+	raw     *kgo.Client
 }
 
 func newWorld(t *testing.T) *world {
@@ -39,7 +41,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(cluster.Close)
-	w := &world{t: t, client: []kgo.Opt{kgo.SeedBrokers(cluster.ListenAddrs()...)}}
+	w := &world{t: t, cluster: cluster, client: []kgo.Opt{kgo.SeedBrokers(cluster.ListenAddrs()...)}}
 	if w.raw, err = kgo.NewClient(w.client...); err != nil {
 		t.Fatal(err)
 	}
@@ -183,16 +185,33 @@ func TestEveryProcessObeysTheNewestWord(t *testing.T) {
 	}
 }
 
-// What was ordered before a refresh is known after it, however fast the two follow each other.
+// What was ordered before a refresh is known after it, however slowly the notes come: it waits for them.
 func TestRefreshKnowsAllThatWasOrderedBefore(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	writer, reader := w.follow("writer"), w.follow("reader")
-	for i := range int32(30) {
-		writer.write(Partition("orders", i), noteBy("ann", "why"))
-		if set := reader.refresh(); len(set) != int(i)+1 {
-			t.Fatalf("after %d orders %d are known", i+1, len(set))
-		}
+	f := w.follow("one")
+	f.refresh()
+	held, let := make(chan struct{}), make(chan struct{})
+	tell := sync.OnceFunc(func() { close(held) })
+	w.cluster.ControlKey(int16(kmsg.Fetch), func(kmsg.Request) (kmsg.Response, error, bool) {
+		tell()
+		w.cluster.SleepControl(func() { <-let })
+		return nil, nil, false
+	})
+	f.write(Topic("orders"), noteBy("ann", "bad data")) // the fetch that waits at the broker brings this one
+	<-held
+	f.write(Topic("prices"), noteBy("ann", "worse data"))
+	known := make(chan Set, 1)
+	go func() { known <- f.refresh() }()
+	defer close(let)
+	select {
+	case set := <-known:
+		t.Fatalf("two orders were given, and a refresh was over when %d were known", len(set))
+	case <-time.After(time.Second): // long enough for one that does not wait
+	}
+	let <- struct{}{}
+	if set := <-known; len(set) != 2 {
+		t.Errorf("after two orders %d are known", len(set))
 	}
 }
 
@@ -276,7 +295,7 @@ func TestPausesOutlastAnOutage(t *testing.T) {
 	f.write(Topic("orders"), noteBy("ann", "bad data"))
 	f.want("began input/orders ann/bad data")
 	refused := 0
-	cluster.ControlKey(1, func(kmsg.Request) (kmsg.Response, error, bool) {
+	cluster.ControlKey(int16(kmsg.Fetch), func(kmsg.Request) (kmsg.Response, error, bool) {
 		cluster.KeepControl()
 		refused++
 		failing <- struct{}{}
