@@ -11,7 +11,8 @@ const preface = `# Mutants
 A test suite proves something only if it would fail where the code is wrong. Each row below is a change of the code that
 breaks one rule, and tests that must fail under it, each of them. ` + "`make mutants`" + ` makes the changes one at a time, runs the
 tests, prints who was killed by what in how many seconds, and fails for the first survivor; every change of this
-repository runs it.
+repository runs it. A broken rule may show by a race only: a killer that did not notice gets two more runs, and the table says
+where they were needed, since the test is to be made surer then.
 
 A mutant is data: a file, a piece of it, and what to put in its place, laid over the file for one run of the tests
 (` + "`go test -overlay`" + `). Build tags would have done it as well; but then the mutants would stand in the code that people read, and

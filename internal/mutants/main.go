@@ -147,6 +147,8 @@ func (v *Verdict) word() string {
 		return "could not be judged: " + v.Problem
 	case !v.dead():
 		return fmt.Sprintf("SURVIVED %s (noticed by: %s)", strings.Join(v.Missed, ", "), strings.Join(v.Killed, ", "))
+	case v.Tries > 1:
+		return fmt.Sprintf("killed, by run %d of its tests", v.Tries)
 	default:
 		return "killed"
 	}
@@ -165,6 +167,8 @@ func report(to io.Writer, verdicts []Verdict, took time.Duration) (alive int) {
 			killers = v.word()
 		case v.Hung:
 			killers += " (never ended)"
+		case v.Tries > 1:
+			killers += fmt.Sprintf(" (by run %d)", v.Tries)
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s\t%.1f\n", v.Mutant.Name, v.Mutant.Rule, killers, v.Took.Seconds())
 	}

@@ -131,21 +131,26 @@ func TestVerdictsAreRight(t *testing.T) {
 	write("sum_test.go", "package small\n\nimport \"testing\"\n\n"+
 		"func TestSum(t *testing.T) {\n\tif Sum(1, 2) != 3 {\n\t\tt.Fatal(\"wrong\")\n\t}\n}\n\n"+
 		"func TestTwice(t *testing.T) {\n\tif Twice(0) != 0 {\n\t\tt.Fatal(\"wrong\")\n\t}\n}\n")
+	write("late.go", "package small\n\nfunc Late() int { return 1 }\n")
+	write("late_test.go", "package small\n\nimport (\n\t\"os\"\n\t\"testing\"\n)\n\n"+
+		"func TestLate(t *testing.T) {\n\tif _, err := os.Stat(\"seen\"); err == nil && Late() != 1 {\n\t\tt.Fatal(\"wrong\")\n\t}\n"+
+		"\tif err := os.WriteFile(\"seen\", nil, 0o600); err != nil {\n\t\tt.Fatal(err)\n\t}\n}\n")
 	both := []string{"TestSum", "TestTwice"}
 	fates := map[string]struct {
 		mutant Mutant
 		dead   bool
 		word   string
 	}{
-		"killed":          {Mutant{Old: "a + b", New: "a - b", Killers: both[:1]}, true, "killed"},
-		"panic":           {Mutant{Old: "return a + b", New: "ended := make(chan int)\n\tgo func() { panic(a + b) }()\n\treturn <-ended", Killers: both[:1]}, true, "killed"},
-		"survived":        {Mutant{Old: "2 * a", New: "3 * a", Killers: both[1:]}, false, "SURVIVED TestTwice"},
-		"noticed by one":  {Mutant{Old: "a + b", New: "a - b", Killers: both}, false, "SURVIVED TestTwice (noticed by: TestSum)"},
-		"does not build":  {Mutant{Old: "a + b", New: "a + c", Killers: both}, false, "does not compile"},
-		"no such test":    {Mutant{Old: "a + b", New: "a - b", Killers: []string{"TestNone"}}, false, "none of its tests"},
-		"no such text":    {Mutant{Old: "a * b", New: "a - b", Killers: both}, false, "0 times"},
-		"ambiguous text":  {Mutant{Old: "a", New: "b", Killers: both}, false, "times, want once"},
-		"of another name": {Mutant{File: "none.go", Old: "a", New: "b", Killers: both}, false, "none.go"},
+		"killed":            {Mutant{Old: "a + b", New: "a - b", Killers: both[:1]}, true, "killed"},
+		"panic":             {Mutant{Old: "return a + b", New: "ended := make(chan int)\n\tgo func() { panic(a + b) }()\n\treturn <-ended", Killers: both[:1]}, true, "killed"},
+		"survived":          {Mutant{Old: "2 * a", New: "3 * a", Killers: both[1:]}, false, "SURVIVED TestTwice"},
+		"noticed by one":    {Mutant{Old: "a + b", New: "a - b", Killers: both}, false, "SURVIVED TestTwice (noticed by: TestSum)"},
+		"by the second run": {Mutant{File: "late.go", Old: "return 1", New: "return 2", Killers: []string{"TestLate"}}, true, "killed, by run 2"},
+		"does not build":    {Mutant{Old: "a + b", New: "a + c", Killers: both}, false, "does not compile"},
+		"no such test":      {Mutant{Old: "a + b", New: "a - b", Killers: []string{"TestNone"}}, false, "none of its tests"},
+		"no such text":      {Mutant{Old: "a * b", New: "a - b", Killers: both}, false, "0 times"},
+		"ambiguous text":    {Mutant{Old: "a", New: "b", Killers: both}, false, "times, want once"},
+		"of another name":   {Mutant{File: "none.go", Old: "a", New: "b", Killers: both}, false, "none.go"},
 	}
 	var mutants []Mutant
 	for name, fate := range fates {

@@ -22,6 +22,7 @@ const (
 	testTimeout = 60 * time.Second // of its tests: a mutant may well make one wait for ever
 	wholeTests  = 5 * time.Minute  // of a whole package
 	buildTime   = 3 * time.Minute  // beside that
+	triesMax    = 3                // a rule that is broken may show by a race only, and a busy machine settles it
 )
 
 // Verdict is what became of a mutant.
@@ -29,6 +30,7 @@ type Verdict struct {
 	Mutant  Mutant
 	Killed  []string // tests that failed
 	Hung    bool     // they failed by not ending
+	Tries   int      // runs of the tests until each killer had failed once; more than one wants a better test
 	Missed  []string // tests that were to fail and did not
 	Problem string   // it could not be judged
 	Took    time.Duration
@@ -68,21 +70,21 @@ func (r *runner) each(ctx context.Context, mutants []Mutant, parallel int, tell 
 	}
 }
 
-// judge runs the tests against one mutant.
-func (r *runner) judge(ctx context.Context, m Mutant) Verdict {
+// judge runs the tests against one mutant, again where a killer did not notice.
+func (r *runner) judge(ctx context.Context, m Mutant) (v Verdict) {
 	begun := time.Now()
-	v := Verdict{Mutant: m}
-	seen, err := r.test(ctx, &m)
-	v.Took = time.Since(begun)
-	if err != nil {
-		v.Problem = err.Error()
-		return v
-	}
-	v.Killed, v.Hung = seen.failed, seen.hung
-	for _, killer := range m.Killers {
-		if !slices.Contains(seen.failed, killer) {
-			v.Missed = append(v.Missed, killer)
+	v.Mutant = m
+	defer func() { v.Took = time.Since(begun) }()
+	for v.Missed = m.Killers; v.Tries < triesMax && len(v.Missed) > 0; {
+		v.Tries++
+		seen, err := r.test(ctx, &m)
+		if err != nil {
+			v.Problem = err.Error()
+			break
 		}
+		v.Hung = v.Hung || seen.hung
+		v.Killed = slices.Compact(slices.Sorted(slices.Values(append(v.Killed, seen.failed...))))
+		v.Missed = slices.DeleteFunc(slices.Clone(m.Killers), func(killer string) bool { return slices.Contains(v.Killed, killer) })
 	}
 	return v
 }
