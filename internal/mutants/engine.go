@@ -67,6 +67,12 @@ var engine = []Mutant{
 		Killers: []string{"TestJudge", "TestRule3AbortIsBelievedOnlyIfOffsetsAgree"},
 	},
 	{
+		Name: "starts-are-not-believed", File: "internal/txn/session.go",
+		Old: "\tmaps.Copy(k.believed, committed)\n", New: "",
+		Rule: "3: the offsets that partitions start from are compared too", Harm: "the first transaction of a partition is believed to be aborted when it was committed: every output twice",
+		Killers: []string{"TestRule3AbortIsBelievedOnlyIfOffsetsAgree"},
+	},
+	{
 		Name: "unstable-offsets-are-compared", File: "internal/txn/offsets.go",
 		Old: "req.RequireStable = true", New: "req.RequireStable = false",
 		Rule: "3: only stable offsets are compared", Harm: "a commit that is being written looks like an abort",

@@ -5,8 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -38,14 +36,16 @@ func ParseOffsetMetadata(metadata string) (topicID [16]byte, ok bool) {
 	return topicID, true
 }
 
-// withMetadata makes the next TxnOffsetCommit carry our metadata.
-func withMetadata(ctx context.Context, ids func(topic string) [16]byte) context.Context {
+// withMetadata makes the next TxnOffsetCommit carry our metadata, and writes down in sent what it commits.
+func withMetadata(ctx context.Context, ids func(topic string) [16]byte, sent map[place]int64) context.Context {
 	return kgo.PreTxnCommitFnContext(ctx, func(req *kmsg.TxnOffsetCommitRequest) error {
 		for i := range req.Topics {
 			topic := &req.Topics[i]
 			metadata := OffsetMetadata(ids(topic.Topic))
 			for j := range topic.Partitions {
-				topic.Partitions[j].Metadata = &metadata
+				p := &topic.Partitions[j]
+				p.Metadata = &metadata
+				sent[place{topic.Topic, p.Partition}] = p.Offset
 			}
 		}
 		return nil
@@ -199,13 +199,16 @@ const unstableBackoff = 20 * time.Millisecond
 // the partitions still owned (rule 3). It asks until no offset is unstable or ctx ends. No offset
 // equals no offset. The partitions are asked for by name: to a question for all of them a broker does
 // not mention one whose first commit is still pending (seen on Kafka 4.3.1).
-func offsetsEqual(ctx context.Context, cl *kgo.Client, group string, ids func(string) [16]byte, cached map[string]map[int32]kgo.EpochOffset) (bool, error) {
+func offsetsEqual(ctx context.Context, cl *kgo.Client, group string, ids func(string) [16]byte, believed map[place]int64) (bool, error) {
+	owned := map[string][]int32{}
+	for at := range believed {
+		owned[at.topic] = append(owned[at.topic], at.partition)
+	}
 	ask := kmsg.NewOffsetFetchRequestGroup()
 	ask.Group = group
-	for topic, partitions := range cached {
+	for topic, partitions := range owned {
 		one := kmsg.NewOffsetFetchRequestGroupTopic()
-		one.Topic, one.TopicID = topic, ids(topic)
-		one.Partitions = slices.Collect(maps.Keys(partitions))
+		one.Topic, one.TopicID, one.Partitions = topic, ids(topic), partitions
 		ask.Topics = append(ask.Topics, one)
 	}
 	req := kmsg.NewPtrOffsetFetchRequest()
@@ -216,7 +219,7 @@ func offsetsEqual(ctx context.Context, cl *kgo.Client, group string, ids func(st
 		if err != nil {
 			return false, fmt.Errorf("fetch committed offsets: %w", err)
 		}
-		equal, stable, err := compareOffsets(resp, cached)
+		equal, stable, err := compareOffsets(resp, believed)
 		if err != nil || stable {
 			return equal, err
 		}
@@ -226,9 +229,9 @@ func offsetsEqual(ctx context.Context, cl *kgo.Client, group string, ids func(st
 	}
 }
 
-// compareOffsets looks for each cached offset in the answer. stable is false where an open transaction
+// compareOffsets looks for each believed offset in the answer. stable is false where an open transaction
 // still holds one of them.
-func compareOffsets(resp *kmsg.OffsetFetchResponse, cached map[string]map[int32]kgo.EpochOffset) (equal, stable bool, err error) {
+func compareOffsets(resp *kmsg.OffsetFetchResponse, believed map[place]int64) (equal, stable bool, err error) {
 	found := 0
 	equal, stable = true, true
 	for _, group := range resp.Groups {
@@ -237,7 +240,7 @@ func compareOffsets(resp *kmsg.OffsetFetchResponse, cached map[string]map[int32]
 		}
 		for _, topic := range group.Topics {
 			for _, p := range topic.Partitions {
-				mine, owned := cached[topic.Topic][p.Partition]
+				mine, owned := believed[place{topic.Topic, p.Partition}]
 				err := kerr.ErrorForCode(p.ErrorCode)
 				switch {
 				case !owned:
@@ -245,7 +248,7 @@ func compareOffsets(resp *kmsg.OffsetFetchResponse, cached map[string]map[int32]
 					stable = false
 				case err != nil:
 					return false, true, fmt.Errorf("fetch committed offsets: %s/%d: %w", topic.Topic, p.Partition, err)
-				case p.Offset < 0 && mine.Offset < 0, p.Offset == mine.Offset:
+				case p.Offset < 0 && mine < 0, p.Offset == mine:
 				default:
 					equal = false
 				}
@@ -255,8 +258,5 @@ func compareOffsets(resp *kmsg.OffsetFetchResponse, cached map[string]map[int32]
 			}
 		}
 	}
-	for _, partitions := range cached {
-		found -= len(partitions)
-	}
-	return equal && found == 0, stable, nil
+	return equal && found == len(believed), stable, nil
 }

@@ -2,6 +2,7 @@ package txn
 
 import (
 	"context"
+	"maps"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -63,8 +64,8 @@ func TestRule3OffsetsAreComparedForOwnedPartitions(t *testing.T) {
 		w := newVirtualWorld(t, 3)
 		w.commitPlain(map[int32]int64{0: 5, 1: 7})
 		for name, c := range map[string]struct {
-			cached map[int32]int64
-			want   bool
+			believed map[int32]int64
+			want     bool
 		}{
 			"both equal":               {map[int32]int64{0: 5, 1: 7}, true},
 			"one differs":              {map[int32]int64{0: 5, 1: 8}, false},
@@ -77,14 +78,11 @@ func TestRule3OffsetsAreComparedForOwnedPartitions(t *testing.T) {
 			"a partition that is not":  {map[int32]int64{9: 1}, false},
 			"nothing owned":            {nil, true},
 		} {
-			cached := map[string]map[int32]kgo.EpochOffset{}
-			for partition, at := range c.cached {
-				if cached[inTopic] == nil {
-					cached[inTopic] = map[int32]kgo.EpochOffset{}
-				}
-				cached[inTopic][partition] = kgo.EpochOffset{Epoch: -1, Offset: at}
+			believed := map[place]int64{}
+			for partition, at := range c.believed {
+				believed[place{inTopic, partition}] = at
 			}
-			got, err := offsetsEqual(context.Background(), w.client, w.config.Group, w.topicID, cached)
+			got, err := offsetsEqual(context.Background(), w.client, w.config.Group, w.topicID, believed)
 			if got != c.want {
 				t.Errorf("%s: equal is %t (%v), want %t", name, got, err, c.want)
 			}
@@ -109,7 +107,7 @@ func TestRule3OnlyAFullAnswerIsEqual(t *testing.T) {
 		resp.Groups = append(resp.Groups, group)
 		return resp
 	}
-	cached := map[string]map[int32]kgo.EpochOffset{inTopic: {0: {Epoch: -1, Offset: 5}, 1: {Epoch: -1, Offset: 7}}}
+	believed := map[place]int64{{inTopic, 0}: 5, {inTopic, 1}: 7}
 	for name, c := range map[string]struct {
 		resp *kmsg.OffsetFetchResponse
 		want bool
@@ -120,9 +118,21 @@ func TestRule3OnlyAFullAnswerIsEqual(t *testing.T) {
 		"one for another":  {answer(map[int32]int64{0: 5, 2: 7}), false},
 		"nothing":          {kmsg.NewPtrOffsetFetchResponse(), false},
 	} {
-		if equal, stable, err := compareOffsets(c.resp, cached); equal != c.want || !stable || err != nil {
+		if equal, stable, err := compareOffsets(c.resp, believed); equal != c.want || !stable || err != nil {
 			t.Errorf("%s: equal is %t, stable %t, %v; want %t and stable", name, equal, stable, err, c.want)
 		}
+	}
+}
+
+// Rule 3. What the group has committed is believed of the owned partitions only: others commit for the rest.
+func TestRule3WhatIsGivenAwayIsNotBelieved(t *testing.T) {
+	t.Parallel()
+	l := &lane{}
+	k := &kgoSession{believed: map[place]int64{{inTopic, 0}: 3, {inTopic, 1}: 4, {outTopic, 0}: 5}}
+	k.gone(&tenure{lane: l}, false)(t.Context(), nil, map[string][]int32{inTopic: {0, 2}})
+	k.moved(map[place]int64{{inTopic, 0}: 7, {inTopic, 1}: 8})
+	if want := (map[place]int64{{inTopic, 1}: 8, {outTopic, 0}: 5}); !maps.Equal(k.believed, want) {
+		t.Errorf("%v is believed, want %v", k.believed, want)
 	}
 }
 
@@ -142,7 +152,7 @@ func TestRule3OffsetsHeldByATransactionAreNotCompared(t *testing.T) {
 		next(t, held, "EndTxn")
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		before := map[string]map[int32]kgo.EpochOffset{inTopic: {0: {Epoch: -1, Offset: 0}}}
+		before := map[place]int64{{inTopic, 0}: 0}
 		if equal, err := offsetsEqual(ctx, w.client, w.config.Group, w.topicID, before); equal || err == nil {
 			t.Errorf("equal is %t, %v; want no answer", equal, err)
 		}
@@ -158,7 +168,7 @@ func TestRule3OffsetsHeldByATransactionAreNotCompared(t *testing.T) {
 // Rule 3. An offset that a transaction still holds is neither equal nor different: it is asked for
 // again, until it is decided or time is up. What cannot be asked is not equal.
 func TestRule3UnstableOffsetsAreAskedForAgain(t *testing.T) {
-	cached := map[string]map[int32]kgo.EpochOffset{inTopic: {0: {Epoch: -1, Offset: 5}}}
+	believed := map[place]int64{{inTopic, 0}: 5}
 	for name, c := range map[string]struct {
 		fault *kerr.Error
 		count int
@@ -176,7 +186,7 @@ func TestRule3UnstableOffsetsAreAskedForAgain(t *testing.T) {
 				fault := w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetFetch}, Topic: inTopic, Err: c.fault, Count: c.count})
 				ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 				defer cancel()
-				equal, err := offsetsEqual(ctx, w.client, w.config.Group, w.topicID, cached)
+				equal, err := offsetsEqual(ctx, w.client, w.config.Group, w.topicID, believed)
 				if equal != c.equal || (err != nil) != c.fails {
 					t.Errorf("equal is %t, %v; want %t and an error: %t", equal, err, c.equal, c.fails)
 				}

@@ -160,10 +160,12 @@ func TestRule3AbortIsBelievedOnlyIfOffsetsAgree(t *testing.T) {
 func TestRule3PlainAbortKeepsSession(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		w := newVirtualWorld(t, 1)
-		fault := w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.TxnOffsetCommit}, Topic: inTopic, Err: kerr.RebalanceInProgress, Count: 1})
 		w.produce(0, numbers(0, 10)...)
 		r := w.run()
-		ends := until(t, w.hooks.ended, "10 committed records", committed(10))
+		until(t, w.hooks.ended, "10 committed records", committed(10))
+		fault := w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.TxnOffsetCommit}, Topic: inTopic, Err: kerr.RebalanceInProgress, Count: 1})
+		w.produce(0, numbers(10, 20)...)
+		ends := until(t, w.hooks.ended, "10 more committed records", committed(10))
 		if err := r.drain(); err != nil {
 			t.Fatal(err)
 		}
@@ -173,7 +175,7 @@ func TestRule3PlainAbortKeepsSession(t *testing.T) {
 		if len(w.hooks.rebuilt) != 0 {
 			t.Error("the session was rebuilt after a plain abort")
 		}
-		w.wantOnce(outTopic, numbers(0, 10))
+		w.wantOnce(outTopic, numbers(0, 20))
 	})
 }
 
