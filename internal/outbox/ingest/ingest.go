@@ -90,6 +90,7 @@ func (c Config) Validate() error {
 // Ingester ingests the lanes that the group gives it.
 type Ingester struct {
 	config Config
+	reader *reader // from the beginning of Run
 
 	mu      sync.Mutex
 	lanes   map[int32]*lane
@@ -116,24 +117,26 @@ func New(c Config) (*Ingester, error) {
 // Run ingests until ctx ends, and finishes what is being written to the ledger then. It may be called
 // once. An error means that the options of the client are no good.
 func (i *Ingester) Run(ctx context.Context) error {
+	reader, err := openReader(i.config)
+	if err != nil {
+		return fmt.Errorf("ingest: %w", err)
+	}
+	defer reader.client.Close()
 	defer i.drain()
+	i.reader = reader
+	i.running.Go(func() { reader.run(ctx) })
 	if i.config.Group == "" {
-		client, err := kgo.NewClient(i.config.Client...)
-		if err != nil {
-			return fmt.Errorf("ingest: open a client: %w", err)
-		}
-		defer client.Close()
 		for number := range int32(i.config.Lanes) { //nolint:gosec // far fewer than 2^31
 			i.begin(ctx, number)
 		}
-		i.followEnds(ctx, client)
+		i.followEnds(ctx, reader.client)
 		return nil
 	}
 	member, err := i.join(ctx)
 	if err != nil {
 		return err
 	}
-	i.running.Go(func() { i.followEnds(ctx, member.client) })
+	i.running.Go(func() { i.followEnds(ctx, reader.client) })
 	watch(ctx, member, i.config.Hooks)
 	i.drain() // before the others are told to take over
 	member.close()
@@ -166,7 +169,7 @@ func (i *Ingester) begin(ctx context.Context, number int32) {
 	}
 	previous := i.lanes[number]
 	ctx, cancel := context.WithCancel(ctx)
-	l := newLane(i.config, number, cancel)
+	l := newLane(i.config, i.reader, number, cancel)
 	i.lanes[number] = l
 	i.running.Go(func() {
 		defer cancel()

@@ -32,10 +32,10 @@ const (
 	askAfter = 30 * time.Second
 )
 
-// lane ingests one partition of the effects topic. Its client is its own: a lane that waits for the
-// ledger does not poll, so that it holds one fetch and no more, and disturbs no other.
+// lane ingests one partition of the effects topic.
 type lane struct {
 	config Config
+	reader *reader
 	number int32
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -49,9 +49,9 @@ type lane struct {
 	status Status
 }
 
-func newLane(c Config, number int32, cancel context.CancelFunc) *lane {
+func newLane(c Config, r *reader, number int32, cancel context.CancelFunc) *lane {
 	return &lane{
-		config: c, number: number, cancel: cancel, done: make(chan struct{}),
+		config: c, reader: r, number: number, cancel: cancel, done: make(chan struct{}),
 		status: Status{Lane: number, State: Starting, Next: -1, Since: time.Now()},
 	}
 }
@@ -97,23 +97,17 @@ func (l *lane) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	client, err := kgo.NewClient(l.config.reader()...)
-	if err != nil {
-		return fmt.Errorf("open a reader: %w", err)
-	}
-	defer client.Close()
 	l.position = position{}
 	l.position.at(head)
 	l.reached(-1)
-	if err := l.start(ctx, client, head); err != nil {
+	if err := l.start(ctx, l.reader.client, head); err != nil {
 		return err
 	}
 	l.be(Reading, nil)
-	client.AddConsumePartitions(map[string]map[int32]kgo.Offset{
-		l.config.Topic: {l.number: kgo.NewOffset().At(head.Next)},
-	})
+	feed := l.reader.open(l.number, head.Next)
+	defer feed.close()
 	for {
-		records, err := l.poll(ctx, client)
+		records, err := l.poll(ctx, feed)
 		if err == nil && time.Since(l.asked) >= askAfter {
 			err = l.verify(ctx)
 		}
@@ -208,38 +202,28 @@ func (l *lane) wentBack(head outbox.Head) bool {
 
 // poll waits for records, at most until the ledger must be asked or told something. Whatever error it
 // gives, nothing that came with it has been taken.
-func (l *lane) poll(ctx context.Context, client *kgo.Client) ([]*kgo.Record, error) {
+func (l *lane) poll(ctx context.Context, from *feed) ([]*kgo.Record, error) {
 	until := l.asked.Add(askAfter)
 	if p := &l.position; p.read > p.base && p.since.Add(foldAfter).Before(until) {
 		until = p.since.Add(foldAfter)
 	}
 	wait, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
-	fetches := client.PollRecords(wait, l.config.BatchMax)
+	portions := from.take(wait)
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	var records []*kgo.Record
-	var failed error
 	end := int64(-1)
-	for _, fetch := range fetches {
-		for _, topic := range fetch.Topics {
-			for _, partition := range topic.Partitions {
-				switch {
-				case partition.Err != nil && wait.Err() != nil && errors.Is(partition.Err, wait.Err()):
-				case partition.Err != nil:
-					failed = l.failure(partition.Err)
-				case len(partition.Records) > 0 && topic.TopicID != l.position.topicID:
-					failed = fmt.Errorf("read %s/%d: the records are of the topic with id %x", l.config.Topic, l.number, topic.TopicID)
-				default:
-					records = append(records, partition.Records...)
-					end = max(end, partition.LastStableOffset)
-				}
-			}
+	for _, p := range portions {
+		switch {
+		case p.Err != nil:
+			return nil, l.failure(p.Err)
+		case len(p.Records) > 0 && p.topicID != l.position.topicID:
+			return nil, fmt.Errorf("read %s/%d: the records are of the topic with id %x", l.config.Topic, l.number, p.topicID)
 		}
-	}
-	if failed != nil {
-		return nil, failed
+		records = append(records, p.Records...)
+		end = max(end, p.LastStableOffset)
 	}
 	if end >= 0 {
 		l.failures = 0
