@@ -92,11 +92,12 @@ func (r *reader) poll(ctx context.Context) kgo.Fetches {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r.mu.Lock()
-	for _, c := range r.changes {
-		r.apply(c)
-	}
+	changes := r.changes
 	r.changes, r.interrupt = nil, cancel
 	r.mu.Unlock()
+	for _, c := range changes {
+		r.apply(c)
+	}
 	fetches := r.client.PollFetches(ctx)
 	if err := ctx.Err(); err != nil && errors.Is(fetches.Err0(), err) {
 		return nil // it was interrupted, and brought nothing
@@ -104,16 +105,20 @@ func (r *reader) poll(ctx context.Context) kgo.Fetches {
 	return fetches
 }
 
-// apply must be called under the lock, while nothing is polled.
+// apply runs between two polls, and outside the lock where the client may wait for fetches that are under way.
 func (r *reader) apply(c change) {
 	lane := c.feed.lane
 	if c.at >= 0 {
+		r.mu.Lock()
 		r.feeds[lane] = c.feed
+		r.mu.Unlock()
 		r.client.AddConsumePartitions(map[string]map[int32]kgo.Offset{r.topic: {lane: kgo.NewOffset().At(c.at)}})
 		return
 	}
-	delete(r.feeds, lane)
 	r.client.RemoveConsumePartitions(map[string][]int32{r.topic: {lane}})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.feeds, lane)
 	r.pause(c.feed, false)
 }
 
