@@ -82,7 +82,7 @@ type Output struct {
 type Txn struct {
 	Lanes          int      `yaml:"lanes" range:"0..64" doc:"Transactional producers of this process. 0 means one for two cores, no more than partitions."`
 	RecordsMax     int      `yaml:"records_max" range:"0..100000" doc:"Most input records in one transaction. 0 means 28,000 shared by the lanes of the process, at least 7,000 each."`
-	BytesMax       ByteSize `yaml:"bytes_max" range:"1KiB..1GiB" doc:"Most input bytes in one transaction; one record may exceed it alone."`
+	BytesMax       ByteSize `yaml:"bytes_max" range:"0..1GiB" doc:"Most input bytes in one transaction; one record may exceed it alone. 0 means 16 MiB shared by the lanes of the process, at least 4 MiB each."`
 	IntervalMin    Duration `yaml:"interval_min" range:"0s..1s" doc:"Least time between two commits of a lane under low load."`
 	Timeout        Duration `yaml:"timeout" range:"5s..15m" doc:"The broker aborts a transaction that is open for so long. The brokers' transaction.max.timeout.ms is its limit."`
 	HandlerTimeout Duration `yaml:"handler_timeout" range:"100ms..7m" doc:"Time a handler has for all records of a batch. Past it the process ends, naming the record."`
@@ -149,7 +149,6 @@ func Default() Config {
 		},
 		Input: Input{Start: "earliest"},
 		Txn: Txn{
-			BytesMax:       8 << 20,
 			IntervalMin:    Duration(5 * time.Millisecond),
 			Timeout:        Duration(30 * time.Second),
 			HandlerTimeout: Duration(10 * time.Second),

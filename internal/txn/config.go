@@ -83,9 +83,9 @@ type Config struct {
 	DeadLetterTopic string
 	ControlTopic    string
 
-	Lanes          int // 0: by cores and partitions
-	RecordsMax     int // per transaction; 0: by lanes
-	BytesMax       int64
+	Lanes          int           // 0: by cores and partitions
+	RecordsMax     int           // per transaction; 0: by lanes
+	BytesMax       int64         // of the input, per transaction; 0: by lanes
 	IntervalMin    time.Duration // between commits while there is little to do
 	Timeout        time.Duration // transaction.timeout.ms
 	HandlerTimeout time.Duration // of one handler call, and of all handler work of a batch
@@ -107,6 +107,9 @@ const (
 	// recordsLeast what each may have however many they are, where the configuration names no number.
 	recordsShared = 28_000
 	recordsLeast  = 7_000
+	// bytesShared and bytesLeast are the same for the bytes of the input.
+	bytesShared = 16 << 20
+	bytesLeast  = 4 << 20
 	// endSlackMin is the least time that must be left for flush and end together.
 	endSlackMin = 2 * time.Second
 )
@@ -159,8 +162,8 @@ func (c Config) Validate() error {
 	if c.RecordsMax < 0 || c.RecordsMax > recordsCap {
 		bad("txn.records_max is %d, want 0..%d", c.RecordsMax, recordsCap)
 	}
-	if c.BytesMax < 1<<10 {
-		bad("txn.bytes_max is %d, want at least 1KiB", c.BytesMax)
+	if c.BytesMax != 0 && c.BytesMax < 1<<10 {
+		bad("txn.bytes_max is %d, want at least 1KiB, or 0 for a share by lanes", c.BytesMax)
 	}
 	if c.IntervalMin < 0 || c.IntervalMin > time.Second {
 		bad("txn.interval_min is %s, want 0s..1s", c.IntervalMin)

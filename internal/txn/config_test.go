@@ -88,7 +88,7 @@ func TestValidateNamesTheOperatorsKey(t *testing.T) {
 // An operator corrects all of them at once, and sees the same text in every run.
 func TestValidateReportsEverythingInOneOrder(t *testing.T) {
 	t.Parallel()
-	err := Config{Lanes: -1, RecordsMax: -1, IntervalMin: -1}.Validate()
+	err := Config{Lanes: -1, RecordsMax: -1, BytesMax: 1, IntervalMin: -1}.Validate()
 	if err == nil {
 		t.Fatal("an empty configuration is valid")
 	}
@@ -101,7 +101,7 @@ func TestValidateReportsEverythingInOneOrder(t *testing.T) {
 		}
 	}
 	for range 20 {
-		if again := (Config{Lanes: -1, RecordsMax: -1, IntervalMin: -1}).Validate(); again.Error() != err.Error() {
+		if again := (Config{Lanes: -1, RecordsMax: -1, BytesMax: 1, IntervalMin: -1}).Validate(); again.Error() != err.Error() {
 			t.Fatalf("first\n%v\nthen\n%v", err, again)
 		}
 	}
@@ -186,6 +186,24 @@ func TestLanesShareTheRecordsOfAProcess(t *testing.T) {
 	} {
 		if got := (Config{RecordsMax: c.configured}).recordsMax(c.lanes); got != c.want {
 			t.Errorf("%d configured, %d lanes: %d records each, want %d", c.configured, c.lanes, got, c.want)
+		}
+	}
+}
+
+func TestLanesShareTheBytesOfAProcess(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		configured int64
+		lanes      int
+		want       int64
+	}{
+		{0, 1, 16 << 20},
+		{0, 2, 8 << 20},
+		{0, 64, 4 << 20},      // however many there are
+		{1 << 20, 2, 1 << 20}, // as configured, each
+	} {
+		if got := (Config{BytesMax: c.configured}).bytesMax(c.lanes); got != c.want {
+			t.Errorf("%d configured, %d lanes: %d bytes each, want %d", c.configured, c.lanes, got, c.want)
 		}
 	}
 }

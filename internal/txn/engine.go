@@ -85,7 +85,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		partitions += n
 	}
 	count := c.lanes(partitions)
-	c.RecordsMax = c.recordsMax(count)
+	c.RecordsMax, c.BytesMax = c.recordsMax(count), c.bytesMax(count)
 	workers := max(1, runtime.GOMAXPROCS(0))
 	undertaker := &undertaker{config: c, plain: plain, known: map[string]bool{}}
 	e.mu.Lock()
@@ -123,6 +123,14 @@ func (c Config) recordsMax(lanes int) int {
 		return c.RecordsMax
 	}
 	return max(recordsLeast, recordsShared/lanes)
+}
+
+// bytesMax is the same for the bytes of the input.
+func (c Config) bytesMax(lanes int) int64 {
+	if c.BytesMax > 0 {
+		return c.BytesMax
+	}
+	return max(bytesLeast, bytesShared/int64(lanes))
 }
 
 func (e *Engine) runLanes(ctx context.Context) error {
