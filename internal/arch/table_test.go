@@ -26,13 +26,17 @@ var table = map[string]rule{
 	// die exactly there.
 	"failpoint": {},
 
+	// Records that the log says are committed, out of those that a broker says are. A leaf, because whoever reads what
+	// must not be aborted needs it.
+	"committed": {outside: []string{"kgo"}},
+
 	// The nouns of the effect ledger, which its parts share and handlers have no use for. Beside message,
 	// so that ledger, ingest, dispatch and relay need not know each other.
 	"outbox": {inside: []string{"message"}},
 
 	// Effects topic to ledger. It meets the ledger through an interface of its own.
 	"outbox/ingest": {
-		inside:  []string{"failpoint", "message", "outbox"},
+		inside:  []string{"committed", "failpoint", "message", "outbox"},
 		outside: []string{"kgo", "kadm"},
 		tests:   []string{"kfake", "outbox/ledger/ledgertest"},
 	},

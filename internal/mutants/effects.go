@@ -3,10 +3,28 @@ package main
 // effects are mutants of the way from the effects topic into the ledger.
 var effects = []Mutant{
 	{
-		Name: "ingest-reads-uncommitted", File: "internal/outbox/ingest/lane.go",
-		Old: "kgo.FetchIsolationLevel(kgo.ReadCommitted()),", New: "kgo.FetchIsolationLevel(kgo.ReadUncommitted()),",
-		Rule: "only committed effects are ingested", Harm: "a call for an order whose transaction was aborted",
-		Killers: []string{"TestSixIngestersOfAllLanesAddEachEffectOnce"},
+		Name: "ingest-believes-the-broker", File: "internal/outbox/ingest/lane.go",
+		Old: "\trecords = l.filter.Add(records)\n", New: "",
+		Rule: "an effect is committed when the marker says so", Harm: "a call for an order whose transaction was aborted and not listed",
+		Killers: []string{"TestEffectsAreCommittedByTheirMarkersAlone"},
+	},
+	{
+		Name: "aborts-are-commits", File: "internal/committed/filter.go",
+		Old: "if w.fate != nil && w.fate.aborted {", New: "if w.fate != nil && w.fate.aborted != w.fate.aborted {",
+		Rule: "what was aborted is dropped, listed or not", Harm: "a call for an order whose transaction was aborted and not listed",
+		Killers: []string{"TestRecordsPassWithTheirMarker", "TestRandomLogsComeOutAsTheirMarkersSay"},
+	},
+	{
+		Name: "first-marker-is-for-all", File: "internal/committed/ahead.go",
+		Old: "return ends[n].offset > offset })", New: "return ends[n].offset > offset || len(ends) > 0 })",
+		Rule: "a marker that was read ahead decides what stands before it, back to the marker before", Harm: "an effect gets the fate of another transaction of its producer",
+		Killers: []string{"TestRandomLogsComeOutAsTheirMarkersSay"},
+	},
+	{
+		Name: "filter-holds-everything", File: "internal/committed/filter.go",
+		Old: "f.bytes > most && !f.losing {", New: "f.bytes > most && f.losing {",
+		Rule: "what waits for markers is bounded", Harm: "a coordinator that is slow for minutes fills the memory",
+		Killers: []string{"TestFilterHoldsNoMoreThanItMay"},
 	},
 	{
 		Name: "append-without-compare-and-set", File: "internal/outbox/ledger/ledgertest/memory.go",

@@ -9,6 +9,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"pawl/internal/committed"
 	"pawl/internal/outbox"
 )
 
@@ -20,6 +21,7 @@ type Filler struct {
 	lane     int32
 	client   *kgo.Client
 	position position
+	filter   committed.Filter
 	records  []*kgo.Record // that were read and not taken
 }
 
@@ -36,7 +38,7 @@ func OpenFiller(ctx context.Context, c Config, lane int32) (*Filler, error) {
 	}
 	f := &Filler{config: c, lane: lane, client: client}
 	f.position.at(head)
-	client.AddConsumePartitions(map[string]map[int32]kgo.Offset{c.Topic: {lane: kgo.NewOffset().At(head.Next)}})
+	c.readFrom(client, lane, head.Next)
 	return f, nil
 }
 
@@ -69,6 +71,9 @@ func (f *Filler) Fill(ctx context.Context, until int64) (next int64, err error) 
 }
 
 func (f *Filler) poll(ctx context.Context) ([]*kgo.Record, error) {
+	if from, again := f.filter.Again(); again {
+		f.config.readFrom(f.client, f.lane, from)
+	}
 	fetches := f.client.PollRecords(ctx, f.config.BatchMax)
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -78,7 +83,7 @@ func (f *Filler) poll(ctx context.Context) ([]*kgo.Record, error) {
 	if failed != nil {
 		return nil, fmt.Errorf("read %s/%d: %w", f.config.Topic, f.lane, failed)
 	}
-	return fetches.Records(), nil
+	return f.filter.Add(fetches.Records()), nil
 }
 
 // take appends a batch of the records and gives how many are left over.

@@ -67,6 +67,8 @@ type Hooks struct {
 	Halted    func(lane int32, err error)  // until it is assigned anew; err says what to do
 	Retrying  func(lane int32, err error)  // what failed is tried again; NoLane for the group
 	Overtaken func(lane int32)             // somebody else was faster, or the ledger was restored
+	// Unlisted is told of aborted records that a broker gave as committed; none of them was ingested.
+	Unlisted func(lane int32, records int64)
 }
 
 // Validate returns all problems of a configuration at once.

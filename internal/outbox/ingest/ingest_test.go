@@ -65,6 +65,96 @@ func TestSixIngestersOfAllLanesAddEachEffectOnce(t *testing.T) {
 	})
 }
 
+// A broker that lists nothing of what was aborted, and does not even hold back what is open.
+func TestEffectsAreCommittedByTheirMarkersAlone(t *testing.T) {
+	inBubble(t, 3, func(w *world) {
+		w.cluster.ControlKey(int16(kmsg.Fetch), func(request kmsg.Request) (kmsg.Response, error, bool) {
+			w.cluster.KeepControl()
+			request.(*kmsg.FetchRequest).IsolationLevel = 0
+			return nil, nil, false
+		})
+		var unlisted atomic.Int64
+		w.run(func(c *Config) {
+			c.BatchMax = 7
+			c.Hooks.Unlisted = func(_ int32, records int64) { unlisted.Add(records) }
+		})
+		chance := rand.New(rand.NewPCG(1, 0))
+		producers := []*kgo.Client{w.connect(kgo.TransactionalID("one")), w.connect(kgo.TransactionalID("other"))}
+		open, aborted := [2]int64{}, int64(0)
+		input := int64(0)
+		for n := range 100 {
+			p := n % 2
+			if open[p] == 0 {
+				w.must(producers[p].BeginTransaction())
+			}
+			for range 1 + chance.IntN(20) {
+				w.must(producers[p].ProduceSync(w.t.Context(), effect(int32(chance.IntN(3)), input)).FirstErr())
+				input++
+				open[p]++
+			}
+			if chance.IntN(2) > 0 && n < 98 {
+				continue
+			}
+			end := kgo.TransactionEndTry(chance.IntN(2) > 0)
+			w.must(producers[p].EndTransaction(w.t.Context(), end))
+			if !end {
+				aborted += open[p]
+			}
+			open[p] = 0
+		}
+		for lane := range int32(3) {
+			w.await(lane, w.topicEnd(lane))
+			w.exact(lane)
+		}
+		if aborted == 0 || unlisted.Load() != aborted {
+			w.t.Errorf("%d records were aborted, and the lanes told of %d", aborted, unlisted.Load())
+		}
+	})
+}
+
+// The marker of a transaction is further away than what a lane keeps while it waits for it: the lane reads on for the
+// marker alone, and then all again.
+func TestTransactionThatIsTooLargeToHoldIsReadTwice(t *testing.T) {
+	inBubble(t, 1, func(w *world) {
+		const count, bytes = 40, 1 << 19
+		large := func(r *kgo.Record) { r.Value = make([]byte, bytes) }
+		one, other := w.connect(kgo.TransactionalID("one")), w.connect(kgo.TransactionalID("other"))
+		w.must(one.BeginTransaction())
+		w.must(one.ProduceSync(w.t.Context(), effect(0, 0)).FirstErr())
+		for n := range int64(count) {
+			w.transact(other, kgo.TransactionEndTry(n%8 > 0), effect(0, 1+n, large))
+		}
+		w.must(one.EndTransaction(w.t.Context(), kgo.TryCommit))
+		w.transact(other, kgo.TryCommit, effect(0, 1+count))
+		end := w.topicEnd(0)
+		var fetched atomic.Int64 // in bytes
+		w.config.Client = append(slices.Clone(w.config.Client), kgo.WithHooks(fetchHook(func(b int) { fetched.Add(int64(b)) })))
+		w.run()
+		w.await(0, end)
+		w.exact(0)
+		if n := fetched.Load(); n < 3*count*bytes/2 {
+			w.t.Errorf("%d bytes were fetched: nothing was read twice", n)
+		}
+
+		w.config.Store = &ledgertest.Memory{}
+		w.must(w.config.Store.Seed(w.t.Context(), 0, w.topicID(), 0))
+		filler, err := OpenFiller(w.t.Context(), w.config, 0)
+		w.must(err)
+		defer filler.Close()
+		_, err = filler.Fill(w.t.Context(), end)
+		w.must(err)
+		w.ledger = w.config.Store.(*ledgertest.Memory)
+		w.exact(0)
+	})
+}
+
+// fetchHook is told how many bytes of records came with a batch.
+type fetchHook func(bytes int)
+
+func (f fetchHook) OnFetchBatchRead(_ kgo.BrokerMetadata, _ string, _ int32, m kgo.FetchBatchMetrics) {
+	f(m.UncompressedBytes)
+}
+
 // The append fails without a change: it is repeated, and the batch is handed on once.
 func TestAppendThatFailedIsRepeated(t *testing.T) {
 	inBubble(t, 1, func(w *world) {

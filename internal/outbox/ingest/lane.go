@@ -11,6 +11,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"pawl/internal/committed"
 	"pawl/internal/failpoint"
 	"pawl/internal/outbox"
 )
@@ -41,6 +42,7 @@ type lane struct {
 	done   chan struct{}
 
 	position position
+	filter   committed.Filter
 	asked    time.Time // when the ledger has last said where it stands
 	failures int       // since the ledger or the topic has last been of use
 	overtook int       // times in a row that somebody was faster
@@ -99,13 +101,14 @@ func (l *lane) session(ctx context.Context) error {
 	}
 	l.position = position{}
 	l.position.at(head)
+	l.filter.Restart()
 	l.reached(-1)
 	if err := l.start(ctx, l.reader.client, head); err != nil {
 		return err
 	}
 	l.be(Reading, nil)
 	feed := l.reader.open(l.number, head.Next)
-	defer feed.close()
+	defer func() { feed.close() }()
 	for {
 		records, err := l.poll(ctx, feed)
 		if err == nil && time.Since(l.asked) >= askAfter {
@@ -117,6 +120,10 @@ func (l *lane) session(ctx context.Context) error {
 		if err := l.take(ctx, records); err != nil {
 			return err
 		}
+		if from, again := l.filter.Again(); again {
+			feed.close()
+			feed = l.reader.open(l.number, from)
+		}
 	}
 }
 
@@ -124,7 +131,7 @@ func (l *lane) session(ctx context.Context) error {
 func (c Config) reader() []kgo.Opt {
 	return append(slices.Clone(c.Client),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		kgo.KeepControlRecords(), // the position passes them, else a lane would seem behind for ever
+		kgo.KeepControlRecords(), // they decide, and the position passes them, else a lane would seem behind for ever
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.MetadataMinAge(metadataMinAge),
 		kgo.FetchMaxWait(fetchMaxWait),
@@ -132,6 +139,12 @@ func (c Config) reader() []kgo.Opt {
 		kgo.FetchMaxPartitionBytes(fetchBytesMax),
 		kgo.MaxDecompressBatchBytes(unpackBytesMax),
 	)
+}
+
+// readFrom makes a reader read a lane from an offset, and forget what it has read of it ahead.
+func (c Config) readFrom(client *kgo.Client, lane int32, offset int64) {
+	client.RemoveConsumePartitions(map[string][]int32{c.Topic: {lane}})
+	client.AddConsumePartitions(map[string]map[int32]kgo.Offset{c.Topic: {lane: kgo.NewOffset().At(offset)}})
 }
 
 // start holds the ledger against the topic, and begins the chain of a lane that has none.
@@ -229,7 +242,17 @@ func (l *lane) poll(ctx context.Context, from *feed) ([]*kgo.Record, error) {
 		l.failures = 0
 		l.reached(end)
 	}
-	return records, nil
+	return l.decided(records), nil
+}
+
+// decided gives what the markers say is committed of all that was read, in the order of offsets.
+func (l *lane) decided(records []*kgo.Record) []*kgo.Record {
+	before := l.filter.Unlisted()
+	records = l.filter.Add(records)
+	if n := l.filter.Unlisted() - before; n > 0 {
+		hook(l.config.Hooks.Unlisted, l.number, n)
+	}
+	return records
 }
 
 // failure sorts errors of the client. Most of those that it reports it won't mend, but the next
