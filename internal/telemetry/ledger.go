@@ -78,13 +78,14 @@ type LedgerTelemetry struct {
 	t      *Telemetry
 	config LedgerConfig
 
-	ingested, suppressed, overtaken, fenced prometheus.Counter
-	events, skipped, diverged               prometheus.Counter
-	retries                                 *prometheus.CounterVec
-	attempts, settled, parked               *prometheus.CounterVec
-	delivery                                *prometheus.HistogramVec
-	flush, reaction                         prometheus.Histogram
-	known                                   map[string]bool
+	ingested, suppressed, unlisted prometheus.Counter
+	overtaken, fenced              prometheus.Counter
+	events, skipped, diverged      prometheus.Counter
+	retries                        *prometheus.CounterVec
+	attempts, settled, parked      *prometheus.CounterVec
+	delivery                       *prometheus.HistogramVec
+	flush, reaction                prometheus.Histogram
+	known                          map[string]bool
 
 	exemplars exemplars // of calls
 
@@ -113,6 +114,7 @@ func NewLedger(t *Telemetry, config LedgerConfig) (*LedgerTelemetry, error) {
 		t: t, config: config, known: map[string]bool{},
 		ingested:   counter("ingested_effects_total", "Effects brought from the effects topic into the ledger."),
 		suppressed: counter("suppressed_effects_total", "Effects left out because a rewound input had asked for them before."),
+		unlisted:   counter("unlisted_aborted_records_total", "Records of aborted transactions that a broker gave as committed; none was ingested."),
 		overtaken:  counter("ingest_overtaken_total", "Batches refused because the ledger stood elsewhere: another ingester was faster, or it was restored."),
 		fenced:     counter("fenced_total", "Lanes lost to another owner, or because the lease ran out."),
 		events:     counter("results_total", "Result events written to the results topic by committed transactions."),
@@ -144,7 +146,7 @@ func NewLedger(t *Telemetry, config LedgerConfig) (*LedgerTelemetry, error) {
 		}
 	}
 	for _, collector := range []prometheus.Collector{
-		l.ingested, l.suppressed, l.overtaken, l.fenced, l.events, l.skipped, l.diverged,
+		l.ingested, l.suppressed, l.unlisted, l.overtaken, l.fenced, l.events, l.skipped, l.diverged,
 		l.retries, l.attempts, l.settled, l.parked, l.delivery, l.flush, l.reaction, l,
 	} {
 		if err := config.Registry.Register(collector); err != nil {
@@ -218,6 +220,11 @@ func (l *LedgerTelemetry) Ingest(hooks ingest.Hooks) ingest.Hooks {
 			l.line(slog.LevelWarn, "effects suppressed: the input was rewound", "", batch.Lane, slog.Int("effects", batch.Suppressed))
 		}
 		call(hooks.Ingested, batch)
+	}
+	own.Unlisted = func(lane int32, records int64) {
+		l.unlisted.Add(float64(records))
+		l.line(slog.LevelWarn, "a broker gave aborted effects as committed: none was ingested", "", lane, slog.Int64("records", records))
+		call2(hooks.Unlisted, lane, records)
 	}
 	own.Overtaken = func(lane int32) {
 		l.overtaken.Inc()

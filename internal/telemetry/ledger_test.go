@@ -56,6 +56,7 @@ func TestLedgerIsCountedByItsHooks(t *testing.T) {
 	passed := 0
 	in := l.Ingest(ingest.Hooks{Ingested: func(outbox.Batch) { passed++ }, Overtaken: func(int32) { passed++ }})
 	in.Ingested(outbox.Batch{Lane: 3, Intents: make([]outbox.Intent, 4), Suppressed: 2})
+	in.Unlisted(3, 7)
 	in.Overtaken(3)
 	in.Halted(4, errors.New("the topic is another one"))
 	in.Retrying(ingest.NoLane, errors.New("no database"))
@@ -84,6 +85,7 @@ func TestLedgerIsCountedByItsHooks(t *testing.T) {
 	}{
 		{"processor_outbox_ingested_effects_total", nil, 4},
 		{"processor_outbox_suppressed_effects_total", nil, 2},
+		{"processor_outbox_unlisted_aborted_records_total", nil, 7},
 		{"processor_outbox_ingest_overtaken_total", nil, 1},
 		{"processor_outbox_first_attempt_age_seconds", nil, 1},
 		{"processor_outbox_attempts_total", []string{"sink", "payments", "outcome", "accepted"}, 2},
@@ -110,7 +112,7 @@ func TestLedgerIsCountedByItsHooks(t *testing.T) {
 	if passed != 4 {
 		t.Errorf("%d events were passed on to the hooks below, want 4", passed)
 	}
-	for _, want := range []string{"lane of effects halted", "effects suppressed", "effect not delivered", "breaker of endpoint changed", "retrying work of the ledger"} {
+	for _, want := range []string{"lane of effects halted", "effects suppressed", "a broker gave aborted effects as committed", "effect not delivered", "breaker of endpoint changed", "retrying work of the ledger"} {
 		if !strings.Contains(b.log.String(), want) {
 			t.Errorf("no line says %q:\n%s", want, b.log)
 		}
