@@ -55,7 +55,7 @@ var table = map[string]rule{
 
 	// The results of effects back to Kafka. It meets the ledger through the interface that it declares itself.
 	"outbox/relay": {
-		inside:  []string{"failpoint", "message", "outbox"},
+		inside:  []string{"committed", "failpoint", "message", "outbox"},
 		outside: []string{"kgo", "kadm"},
 		tests:   []string{"kfake", "schema", "outbox/ledger/ledgertest"}, // events are held against their published schema
 	},
@@ -102,7 +102,7 @@ var table = map[string]rule{
 	// Reading dead letters back, redriving and discarding them. Apart from kafka, because it knows the
 	// headers of message, and apart from txn, because an operator starts it and it ends.
 	"deadletter": {
-		inside:  []string{"message"},
+		inside:  []string{"committed", "message"},
 		outside: []string{"kgo", "kadm"},
 		tests:   []string{"kfake"},
 	},

@@ -22,7 +22,8 @@ const (
 // Filter passes the records of one partition on, in the order of their offsets, once their transaction has ended
 // in the log. It wants them as a read_committed reader with kgo.KeepControlRecords gives them: what the broker has
 // listed as aborted never comes, so that the wait is for the marker of what is said to be committed, a few records
-// on. A record behind one that waits waits too.
+// on. A record behind one that waits waits too. It is as right about all that a read_uncommitted reader gives, but
+// waits for what is open, too.
 //
 // A marker may be far away, where brokers were slow to write it. What waits is bounded: beyond heldBytesMax the filter
 // lets go of it, reads on for the markers alone, and asks to be read to from there again (Again).
@@ -82,15 +83,9 @@ func (f *Filter) Again() (from int64, again bool) {
 // Restart forgets what waits, because a reader begins elsewhere.
 func (f *Filter) Restart() { *f = Filter{most: f.most, unlisted: f.unlisted} }
 
-// Waits returns the offset of the oldest record that waits.
-func (f *Filter) Waits() (offset int64, waits bool) {
-	switch {
-	case f.losing:
-		return f.ahead.from, true
-	case len(f.held) > 0:
-		return f.held[0].record.Offset, true
-	}
-	return 0, false
+// WaitsBelow reports that a record below an offset waits.
+func (f *Filter) WaitsBelow(offset int64) bool {
+	return f.losing && f.ahead.from < offset || len(f.held) > 0 && f.held[0].record.Offset < offset
 }
 
 // Unlisted is how many records were given as committed that were not.

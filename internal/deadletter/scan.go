@@ -11,6 +11,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"pawl/internal/committed"
 )
 
 // bounds is the readable part of one partition.
@@ -61,11 +63,12 @@ const (
 // It fetches by itself because a consumer does not tell its position: where the last records below
 // the end are aborted, are control records, or have been compacted away, a consumer waits for a
 // record that never comes. Here the decoder tells the next offset; and an empty answer while the
-// last stable offset is at or beyond the end means that nothing is left below the end, since a
+// high watermark is at or beyond the end means that nothing is left below the end, since a
 // broker answers with at least one batch if it has any.
 func (q *Queue) scan(ctx context.Context, topic kadm.TopicDetail, partition int32, from, to int64, visit func(*kgo.Record) error) error {
 	progress := time.Now()
-	for from < to {
+	var filter committed.Filter
+	for from < to || filter.WaitsBelow(to) {
 		answer, err := q.fetch(ctx, topic, partition, from)
 		switch {
 		case err == nil:
@@ -73,6 +76,7 @@ func (q *Queue) scan(ctx context.Context, topic kadm.TopicDetail, partition int3
 			if from, err = q.startAfter(ctx, topic.Topic, partition, from); err != nil {
 				return err
 			}
+			filter.Restart()
 			continue
 		case !kerr.IsRetriable(err) && !kgo.IsRetryableBrokerErr(err) || time.Since(progress) > scanStallMax:
 			return fmt.Errorf("read %s/%d at offset %d: %w", topic.Topic, partition, from, err)
@@ -85,18 +89,20 @@ func (q *Queue) scan(ctx context.Context, topic kadm.TopicDetail, partition int3
 			}
 			continue
 		}
-		for _, r := range answer.records {
-			if r.Offset >= to {
-				return nil
+		if done, err := pass(filter.Add(answer.records), to, visit); done || err != nil {
+			return err
+		}
+		if answer.next > from {
+			if from < to {
+				progress = time.Now()
 			}
-			if err := visit(r); err != nil {
-				return err
-			}
+			from = answer.next
+		}
+		if at, again := filter.Again(); again {
+			from = at
 		}
 		switch {
-		case answer.next > from:
-			from, progress = answer.next, time.Now()
-		case answer.stable >= to && answer.empty:
+		case answer.high >= to && answer.empty && !filter.WaitsBelow(to):
 			return nil
 		case time.Since(progress) > scanStallMax:
 			return fmt.Errorf("read %s/%d: a transaction has been open for more than %s and hides what follows offset %d: `processor txn ls` shows it, `processor txn abort` ends it", topic.Topic, partition, scanStallMax, from)
@@ -105,11 +111,27 @@ func (q *Queue) scan(ctx context.Context, topic kadm.TopicDetail, partition int3
 	return nil
 }
 
+// pass gives committed records to visit, and reports that there are no more below an offset.
+func pass(records []*kgo.Record, to int64, visit func(*kgo.Record) error) (done bool, err error) {
+	for _, r := range records {
+		switch {
+		case r.Offset >= to:
+			return true, nil
+		case r.Attrs.IsControl():
+			continue
+		}
+		if err := visit(r); err != nil {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
 type fetched struct {
-	records []*kgo.Record
-	next    int64 // the offset to go on from
-	stable  int64 // last stable offset
-	empty   bool  // the broker has sent no batch
+	records []*kgo.Record // what is not committed too, and markers
+	next    int64         // the offset to go on from
+	high    int64         // high watermark
+	empty   bool          // the broker has sent no batch
 }
 
 func (q *Queue) fetch(ctx context.Context, topic kadm.TopicDetail, partition int32, from int64) (fetched, error) {
@@ -123,7 +145,6 @@ func (q *Queue) fetch(ctx context.Context, topic kadm.TopicDetail, partition int
 	askTopic.Topic, askTopic.TopicID, askTopic.Partitions = topic.Topic, topic.ID, []kmsg.FetchRequestTopicPartition{ask}
 	req := kmsg.NewPtrFetchRequest()
 	req.MaxWaitMillis, req.MinBytes, req.MaxBytes = fetchWait, 1, fetchBytes
-	req.IsolationLevel = 1 // read_committed
 	req.Topics = []kmsg.FetchRequestTopic{askTopic}
 
 	response, err := q.client.Broker(int(leader)).RetriableRequest(ctx, req)
@@ -138,19 +159,19 @@ func (q *Queue) fetch(ctx context.Context, topic kadm.TopicDetail, partition int
 		return fetched{}, err
 	}
 	if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
-		return fetched{stable: -1}, nil
+		return fetched{high: -1}, nil
 	}
 	answer := &resp.Topics[0].Partitions[0]
 	if err := kerr.ErrorForCode(answer.ErrorCode); err != nil {
 		return fetched{}, err
 	}
 	decoded, next := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{
-		Offset: from, IsolationLevel: kgo.ReadCommitted(), Topic: topic.Topic, Partition: partition,
+		Offset: from, KeepControlRecords: true, Topic: topic.Topic, Partition: partition,
 	}, answer, kgo.DefaultDecompressor(), nil)
 	if decoded.Err != nil {
 		return fetched{}, decoded.Err
 	}
-	return fetched{records: decoded.Records, next: next, stable: answer.LastStableOffset, empty: len(answer.RecordBatches) == 0}, nil
+	return fetched{records: decoded.Records, next: next, high: answer.HighWatermark, empty: len(answer.RecordBatches) == 0}, nil
 }
 
 // startAfter gives the partition's first offset where it has moved beyond from.

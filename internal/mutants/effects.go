@@ -259,7 +259,7 @@ var telling = []Mutant{
 	},
 	{
 		Name: "relay-reads-aborted-progress", File: "internal/outbox/relay/read.go",
-		Old: "IsolationLevel: kgo.ReadCommitted(),", New: "IsolationLevel: kgo.ReadUncommitted(),",
+		Old: "range filter.Add(read.Records) {", New: "range read.Records {",
 		Rule: "only committed progress counts", Harm: "events of an aborted transaction are never told",
 		Killers: []string{"TestFenceDecidesWhatADeadRelayLeftOpen"},
 	},

@@ -8,6 +8,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"pawl/internal/committed"
 )
 
 const (
@@ -41,12 +43,12 @@ func bounds(ctx context.Context, client *kgo.Client, topic string, partition int
 }
 
 // readPartition gives visit the committed records of a partition from the offset at up to, not including, the
-// offset end. It writes nothing.
+// offset end, where a transaction begins at the earliest. It waits for those that are open, and writes nothing.
 //
 // It asks for bytes by itself, because a consumer cannot tell that it has reached the end: where the last
 // records were compacted away or aborted, no record ever comes that shows it. An answer with no bytes at all
-// shows it, provided that no open transaction holds the rest back and the broker does not throttle us (it
-// then answers at once with nothing, KIP-219).
+// shows it, provided that nothing waits for its marker and the broker does not throttle us (it then answers at
+// once with nothing, KIP-219).
 func readPartition(ctx context.Context, client *kgo.Client, topic string, partition int32, at, end int64, visit func(*kgo.Record) error) error {
 	if at >= end {
 		return nil
@@ -60,19 +62,20 @@ func readPartition(ctx context.Context, client *kgo.Client, topic string, partit
 	}
 	leader := details[topic].Partitions[partition].Leader
 	decompressor := kgo.DefaultDecompressor()
-	for at < end {
+	var filter committed.Filter
+	for at < end || filter.WaitsBelow(end) {
 		answer, throttled, err := fetch(ctx, client, leader, topic, details[topic].ID, partition, at)
 		if err != nil {
 			return fmt.Errorf("read %s/%d at %d: %w", topic, partition, at, err)
 		}
 		if len(answer.RecordBatches) == 0 {
-			if answer.LastStableOffset >= end && !throttled {
+			if answer.HighWatermark >= end && !throttled && !filter.WaitsBelow(end) {
 				return nil
 			}
 			continue // ctx bounds this
 		}
 		read, next := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{
-			Offset: at, IsolationLevel: kgo.ReadCommitted(), Topic: topic, Partition: partition,
+			Offset: at, KeepControlRecords: true, Topic: topic, Partition: partition,
 		}, answer, decompressor, nil)
 		if read.Err != nil {
 			return fmt.Errorf("read %s/%d at %d: %w", topic, partition, at, read.Err)
@@ -80,25 +83,31 @@ func readPartition(ctx context.Context, client *kgo.Client, topic string, partit
 		if next <= at {
 			return fmt.Errorf("read %s/%d at %d: the broker's answer holds nothing at or after this offset", topic, partition, at)
 		}
-		for _, r := range read.Records {
+		at = next
+		for _, r := range filter.Add(read.Records) {
 			if r.Offset >= end {
 				return nil
+			}
+			if r.Attrs.IsControl() {
+				continue
 			}
 			if err := visit(r); err != nil {
 				return err
 			}
 		}
-		at = next
+		if from, again := filter.Again(); again {
+			at = from
+		}
 	}
 	return nil
 }
 
-// fetch asks a partition's leader for committed records once.
+// fetch asks a partition's leader once for records, what is not committed too: only so the markers of all that a
+// transaction which is open somewhere has not begun before are there to be read.
 func fetch(ctx context.Context, client *kgo.Client, leader int32, topic string, id [16]byte, partition int32, at int64) (*kmsg.FetchResponseTopicPartition, bool, error) {
 	request := kmsg.NewPtrFetchRequest()
 	request.MaxWaitMillis = readWaitMillis
 	request.MinBytes, request.MaxBytes = 1, readBytesMax
-	request.IsolationLevel = 1
 	request.SessionEpoch = -1 // no fetch session (KIP-227)
 	of := kmsg.NewFetchRequestTopic()
 	of.Topic, of.TopicID = topic, id
