@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"pawl/internal/message"
+	"pawl/internal/testkit"
 )
 
 // made is a record that was made of an offset of the partition 0 of "in".
@@ -57,6 +58,51 @@ func TestWatcherFindsWhatIsWrong(t *testing.T) {
 				if !strings.Contains(o.wrong[i].text, want) {
 					t.Errorf("found %q, want %q", o.wrong[i].text, want)
 				}
+			}
+		})
+	}
+}
+
+// A reader that was given an aborted transaction: by a broker that did not list it, by its client although the broker
+// did, and so long ago that nobody knows.
+func TestWatcherKnowsWhoGaveItAbortedRecords(t *testing.T) {
+	t.Parallel()
+	here := at{"out", 0}
+	answer := func(aborted ...testkit.AbortedListed) []testkit.FetchAnswer {
+		return []testkit.FetchAnswer{{Broker: "broker", Aborted: aborted, Batches: []testkit.BatchFetched{{First: 5, Last: 6, Producer: 9}}}}
+	}
+	before, own, another := testkit.AbortedListed{Producer: 9, First: 1}, testkit.AbortedListed{Producer: 9, First: 5}, testkit.AbortedListed{Producer: 8, First: 5}
+	for name, test := range map[string]struct {
+		answers []testkit.FetchAnswer
+		want    string
+		kind    string
+	}{
+		"broker": {answer(before, another), "the broker's list lacked it (broker at", kindBroker},
+		"client": {answer(before, own), "the list had it and the client gave the records all the same", "reader"},
+		"nobody": {nil, "the answers are not kept any more", "reader"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			v, o := newWatcher("reader", false, "out"), &outcome{}
+			chains, there := map[at]uint64{}, map[at]offsets{}
+			w := writing{here, 9}
+			v.ended[w] = 4
+			for offset := range int64(9) { // 4 is the marker of what was aborted before, 7 that of what follows
+				if r := made(offset, offset); offset < 4 || offset == 8 {
+					v.take(r)
+					chains[here] = chain(chains[here], r)
+					there[here] = there[here].with(offset)
+				} else if offset == 5 || offset == 6 {
+					v.take(r)
+				}
+			}
+			v.judge(w, handed{first: 5, last: 6, count: 2}, 7, test.answers)
+			deceived := v.conclude(o, chains, there)
+			if len(o.wrong) != 2 || o.wrong[0].kind != test.kind || o.wrong[1].kind != test.kind || !strings.Contains(o.wrong[0].text, test.want) {
+				t.Errorf("found %+v, want kind %s: %q", o.wrong, test.kind, test.want)
+			}
+			if (len(deceived) == 0) != (test.kind == kindBroker) || len(o.aborted) != 1 || len(o.aborted[0].Answers) != len(test.answers) {
+				t.Errorf("replicas of %v are asked, %d transactions are kept", deceived, len(o.aborted))
 			}
 		})
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"pawl/internal/message"
+	"pawl/internal/testkit"
 )
 
 // at names a partition of any topic.
@@ -39,8 +40,19 @@ type watcher struct {
 	seen   map[at]offsets
 	counts map[string]int64 // records, by topic
 	roads  map[[2]at]int64  // by output and input partition: the input's last offset
-	wrong  []string
+	wrong  []accusation
 	failed map[string]int // what brokers said instead of records
+
+	witness *testkit.FetchWitness
+	open    map[writing]handed // records without their marker
+	ended   map[writing]int64  // the last marker of each
+	aborted []abortedRead
+}
+
+// accusation is something that one watcher was given wrongly.
+type accusation struct {
+	at   at
+	text string
 }
 
 // sourceOf reads the header that names the input of an output.
@@ -63,6 +75,7 @@ func newWatcher(name string, grouped bool, topics ...string) *watcher {
 	return &watcher{
 		name: name, topics: topics, grouped: grouped, next: map[at]int64{}, chains: map[at]uint64{}, seen: map[at]offsets{},
 		counts: map[string]int64{}, roads: map[[2]at]int64{}, failed: map[string]int{},
+		witness: testkit.NewFetchWitness(), open: map[writing]handed{}, ended: map[writing]int64{},
 	}
 }
 
@@ -74,6 +87,7 @@ func watch(ctx context.Context, t testing.TB, name string, brokers []string, gro
 	options := []kgo.Opt{
 		kgo.SeedBrokers(brokers...), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(),
 		kgo.ConsumeTopics(topics...), kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()), kgo.ConsumeResetOffset(kgo.NoResetOffset()),
+		kgo.Dialer(v.witness.Dial),
 	}
 	if group != "" {
 		options = append(options, kgo.ConsumerGroup(group), kgo.OnPartitionsAssigned(v.forget))
@@ -91,7 +105,16 @@ func watch(ctx context.Context, t testing.TB, name string, brokers []string, gro
 			// Most are a broker that is down, and the client tries again. A broker that has just come back may
 			// also make it believe that records are lost; whether any are is for the hash to say.
 			fetches.EachError(func(_ string, _ int32, err error) { v.failed[err.Error()]++ })
-			fetches.EachRecord(v.take)
+			for _, fetch := range fetches {
+				for _, topic := range fetch.Topics {
+					for _, partition := range topic.Partitions {
+						for _, r := range partition.Records {
+							v.take(r)
+							v.follow(r, topic.TopicID)
+						}
+					}
+				}
+			}
 			v.mu.Unlock()
 		}
 	})
@@ -106,6 +129,7 @@ func (v *watcher) forget(_ context.Context, _ *kgo.Client, assigned map[string][
 	for topic, partitions := range assigned {
 		for _, partition := range partitions {
 			delete(v.next, at{topic, partition})
+			v.forgetWriters(at{topic, partition})
 			for road := range v.roads {
 				if road[0] == (at{topic, partition}) {
 					delete(v.roads, road)
@@ -115,16 +139,16 @@ func (v *watcher) forget(_ context.Context, _ *kgo.Client, assigned map[string][
 	}
 }
 
-func (v *watcher) accuse(format string, args ...any) {
+func (v *watcher) accuse(here at, format string, args ...any) {
 	if len(v.wrong) < wrongMax {
-		v.wrong = append(v.wrong, v.name+": "+fmt.Sprintf(format, args...))
+		v.wrong = append(v.wrong, accusation{here, v.name + ": " + fmt.Sprintf(format, args...)})
 	}
 }
 
 func (v *watcher) take(r *kgo.Record) {
 	here := at{r.Topic, r.Partition}
 	if next, seen := v.next[here]; seen && r.Offset < next {
-		v.accuse("%s/%d: offset %d after %d", r.Topic, r.Partition, r.Offset, next-1)
+		v.accuse(here, "%s/%d: offset %d after %d", r.Topic, r.Partition, r.Offset, next-1)
 	}
 	v.next[here] = r.Offset + 1
 	if r.Attrs.IsControl() {
@@ -140,7 +164,7 @@ func (v *watcher) take(r *kgo.Record) {
 	road := [2]at{here, {source.Topic, source.Partition}}
 	// Of one input there may be several records, so that its offset may come again, but only at once.
 	if last, seen := v.roads[road]; seen && source.Offset < last {
-		v.accuse("%s/%d/%d is of %s, after offset %d of that", r.Topic, r.Partition, r.Offset, source, last)
+		v.accuse(here, "%s/%d/%d is of %s, after offset %d of that", r.Topic, r.Partition, r.Offset, source, last)
 	}
 	v.roads[road] = source.Offset
 }
