@@ -117,8 +117,8 @@ func (w *FetchWitness) note(broker string, response *kmsg.FetchResponse) {
 				answer.Aborted = append(answer.Aborted, AbortedListed{aborted.ProducerID, aborted.FirstOffset})
 			}
 			from := fetchedFrom{topic: topic.Topic, id: topic.TopicID, partition: p.Partition}
-			kept := append(w.seen[from], answer)
-			w.seen[from] = slices.Delete(kept, 0, max(0, len(kept)-fetchesKept))
+			kept := w.seen[from]
+			w.seen[from] = append(slices.Delete(kept, 0, max(0, len(kept)+1-fetchesKept)), answer)
 		}
 	}
 }

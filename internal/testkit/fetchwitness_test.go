@@ -12,12 +12,12 @@ import (
 
 // framed puts the size before a message.
 func framed(message []byte) []byte {
-	return append(binary.BigEndian.AppendUint32(nil, uint32(len(message))), message...) //nolint:gosec // some bytes
+	return append(binary.BigEndian.AppendUint32(nil, uint32(len(message))), message...)
 }
 
 func batch(first int64, count int32, producer int64, attributes int16) []byte {
 	b := kmsg.RecordBatch{FirstOffset: first, Magic: 2, Attributes: attributes, LastOffsetDelta: count - 1, ProducerID: producer, ProducerEpoch: 3, NumRecords: count}
-	b.Length = int32(len(b.AppendTo(nil)) - 12) //nolint:gosec // some bytes
+	b.Length = int32(len(b.AppendTo(nil)) - 12)
 	return b.AppendTo(nil)
 }
 
