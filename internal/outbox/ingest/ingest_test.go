@@ -116,7 +116,7 @@ func TestEffectsAreCommittedByTheirMarkersAlone(t *testing.T) {
 // marker alone, and then all again.
 func TestTransactionThatIsTooLargeToHoldIsReadTwice(t *testing.T) {
 	inBubble(t, 1, func(w *world) {
-		const count, bytes = 40, 1 << 19
+		const count, bytes = 64, 1 << 19
 		large := func(r *kgo.Record) { r.Value = make([]byte, bytes) }
 		one, other := w.connect(kgo.TransactionalID("one")), w.connect(kgo.TransactionalID("other"))
 		w.must(one.BeginTransaction())
