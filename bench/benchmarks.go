@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+
+	"pawl/internal/yardstick"
 )
 
 // benchmarks is the report in the Go benchmark format, a line for each run, so that benchstat compares
@@ -12,22 +14,22 @@ func (r *report) benchmarks() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "goos: %s\ngoarch: %s\npkg: pawl/bench\nkafka: %s\n", runtime.GOOS, runtime.GOARCH, r.Kafka)
 	task := fmt.Sprintf("bytes=%d/partitions=%d/processes=%d/lanes=%d", r.Bytes, r.Partitions, r.Processes, r.Lanes)
-	writeBenchmarks(&b, "Throughput/"+task, r.Cores, r.Copies, copyColumns, func(copyRun) int64 { return r.Records })
-	count := func(run waitRun) int64 { return run.Latency.Count }
+	writeBenchmarks(&b, "Throughput/"+task, r.Cores, r.Copies, copyColumns, func(yardstick.CopyRun) int64 { return r.Records })
+	count := func(run yardstick.WaitRun) int64 { return run.Latency.Count }
 	writeBenchmarks(&b, fmt.Sprintf("Latency/rate=%.0f/%s", r.Rate, task), r.Cores, r.Waits, waitColumns, count)
 	for _, p := range r.Points {
 		name := fmt.Sprintf("Sweep/%s=%d", p.Sweep, p.Value)
-		writeBenchmarks(&b, name, r.Cores, p.Copies, copyColumns, func(copyRun) int64 { return p.Records })
+		writeBenchmarks(&b, name, r.Cores, p.Copies, copyColumns, func(yardstick.CopyRun) int64 { return p.Records })
 		writeBenchmarks(&b, name, r.Cores, p.Waits, waitColumns, count)
 	}
 	return b.String()
 }
 
-func writeBenchmarks[R measuredRun](b *strings.Builder, name string, cores int, runs []R, columns []column[R], count func(R) int64) {
+func writeBenchmarks[R yardstick.Measured](b *strings.Builder, name string, cores int, runs []R, columns []yardstick.Column[R], count func(R) int64) {
 	for _, run := range runs {
-		fmt.Fprintf(b, "Benchmark%s/peer=%s-%d %d", name, run.peer(), cores, count(run))
+		fmt.Fprintf(b, "Benchmark%s/peer=%s-%d %d", name, run.By(), cores, count(run))
 		for _, c := range columns {
-			fmt.Fprintf(b, " %g %s", c.pick(run), c.unit)
+			fmt.Fprintf(b, " %g %s", c.Pick(run), c.Unit)
 		}
 		b.WriteByte('\n')
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"strings"
+
+	"pawl/internal/yardstick"
 )
 
 // chart is a picture of bars, in groups where there are several, each with a line from the least to the
@@ -23,7 +25,7 @@ type chartGroup struct {
 
 type chartBar struct {
 	label string
-	spread
+	yardstick.Spread
 }
 
 // The measures of a chart, in pixels.
@@ -42,7 +44,7 @@ func (c chart) svg() string {
 	for _, group := range c.groups {
 		height += len(group.bars)*(barHeight+barGap) + groupGap
 		for _, bar := range group.bars {
-			most = max(most, bar.most)
+			most = max(most, bar.Most)
 		}
 	}
 	scale := 0.0
@@ -72,9 +74,9 @@ func (bar chartBar) draw(b *strings.Builder, y int, scale float64, colour, verb 
 	x := func(value float64) int { return chartLabels + int(math.Round(value*scale)) }
 	middle := y + barHeight/2
 	fmt.Fprintf(b, `<text x="%d" y="%d" text-anchor="end">%s</text>`+"\n", chartLabels-8, y+barHeight-4, escape(bar.label))
-	fmt.Fprintf(b, `<rect x="%d" y="%d" width="%d" height="%d" fill="%s"/>`+"\n", chartLabels, y, x(bar.median)-chartLabels, barHeight, colour)
-	fmt.Fprintf(b, `<path d="M%[1]d %[2]dH%[3]dM%[1]d %[4]dV%[5]dM%[3]d %[4]dV%[5]d" stroke="#000"/>`+"\n", x(bar.least), middle, x(bar.most), middle-4, middle+4)
-	fmt.Fprintf(b, `<text x="%d" y="%d">%s</text>`+"\n", x(bar.most)+8, y+barHeight-4, escape(bar.format(verb)))
+	fmt.Fprintf(b, `<rect x="%d" y="%d" width="%d" height="%d" fill="%s"/>`+"\n", chartLabels, y, x(bar.Median)-chartLabels, barHeight, colour)
+	fmt.Fprintf(b, `<path d="M%[1]d %[2]dH%[3]dM%[1]d %[4]dV%[5]dM%[3]d %[4]dV%[5]d" stroke="#000"/>`+"\n", x(bar.Least), middle, x(bar.Most), middle-4, middle+4)
+	fmt.Fprintf(b, `<text x="%d" y="%d">%s</text>`+"\n", x(bar.Most)+8, y+barHeight-4, escape(bar.Format(verb)))
 }
 
 func escape(text string) string {

@@ -5,6 +5,8 @@ import (
 	"io"
 	"math"
 	"slices"
+
+	"pawl/internal/yardstick"
 )
 
 // effectTargets are the targets that were measured, in the order of the runs.
@@ -26,8 +28,8 @@ func (r *report) effectPeers(target string) []string {
 	})
 }
 
-func (r *report) effects(target, peer string, pick func(effectRun) float64) spread {
-	return figures(r.Effects, func(run effectRun) bool { return run.Target == target && run.Peer == peer }, pick)
+func (r *report) effects(target, peer string, pick func(effectRun) float64) yardstick.Spread {
+	return yardstick.Figures(r.Effects, func(run effectRun) bool { return run.Target == target && run.Peer == peer }, pick)
 }
 
 // steadiness is the rate of the second half of a run by that of its first, 0 where the run was too
@@ -56,11 +58,11 @@ func mean(values []float64) float64 {
 func (r *report) judgeEffects(target string) {
 	ratio := func(peer, base string, pick func(effectRun) float64) (float64, bool) {
 		peers := r.effectPeers(target)
-		below := r.effects(target, base, pick).median
+		below := r.effects(target, base, pick).Median
 		if !slices.Contains(peers, peer) || below <= 0 {
 			return 0, false
 		}
-		return r.effects(target, peer, pick).median / below, true
+		return r.effects(target, peer, pick).Median / below, true
 	}
 	atLeast := func(what string, wanted, value float64, measured bool) {
 		if measured {
@@ -103,11 +105,11 @@ func effectWAL(run effectRun) float64       { return run.WAL }
 
 // printEffects writes the table of a target.
 func (r *report) printEffects(table io.Writer, target string) {
-	fmt.Fprintf(table, "effects of %d bytes, target %s, %s a run, insert to completion on Postgres %s; median (least..most)\n", r.Body, target, r.Length, r.Postgres)
+	fmt.Fprintf(table, "effects of %d bytes, target %s, %s a run, insert to completion on Postgres %s; median (least..Most)\n", r.Body, target, r.Length, r.Postgres)
 	fmt.Fprintln(table, "peer\teffects/s\tPostgres CPU us per effect\tWAL B per effect\tclient CPU us per effect\tendpoint CPU us per call\tpeak MiB\tsecond half by first\tcalls out of order\trepeated")
 	for _, peer := range r.effectPeers(target) {
 		column := func(verb string, pick func(effectRun) float64) string {
-			return r.effects(target, peer, pick).format(verb)
+			return r.effects(target, peer, pick).Format(verb)
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", peer,
 			column("%.0f", effectRate), column("%.1f", effectServerCPU), column("%.0f", effectWAL),

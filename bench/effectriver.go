@@ -13,6 +13,8 @@ import (
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/rivermigrate"
+
+	"pawl/internal/yardstick"
 )
 
 // The settings of River's own benchmark (its cmd/river/riverbench), which are its fastest.
@@ -159,7 +161,7 @@ func (r *riverEngine) proof(ctx context.Context) (n int64, err error) {
 }
 
 func (r *riverEngine) close(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
+	ctx, cancel := context.WithTimeout(ctx, yardstick.StopTimeout)
 	defer cancel()
 	var errs []error
 	if r.client != nil {

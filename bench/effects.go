@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"pawl/internal/yardstick"
 )
 
 // The peers of the effects part. With effectHeld behind its name, a peer runs while a transaction is
@@ -78,18 +80,18 @@ func effects(ctx context.Context, s settings, folder string, report *report, pro
 // rounds lets every peer run in every round, in turn, after one that does not count.
 func (s *effectStage) rounds(ctx context.Context, target string, report *report) error {
 	peers := s.settings.effectPeersOf(target)
-	for turn, name := range inTurn(1, s.settings.rounds, peers) {
+	for turn, name := range yardstick.Turns(1, s.settings.rounds, peers) {
 		duration := s.settings.effectDuration()
-		if !turn.counts() {
+		if !turn.Counts() {
 			duration = min(duration, effectWarmUp)
 		}
-		database := strings.ReplaceAll("bench-"+strings.ReplaceAll(target, "-", "")+"-"+turn.name(), "-", "_")
+		database := strings.ReplaceAll("bench-"+strings.ReplaceAll(target, "-", "")+"-"+turn.Name(), "-", "_")
 		run, err := s.run(ctx, name, target, database, duration)
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		if turn.counts() {
-			run.Round = turn.round
+		if turn.Counts() {
+			run.Round = turn.Round
 			report.addEffects(run)
 		}
 		s.progress(fmt.Sprintf("effects, target %s, %s: %s: %.0f effects/s, Postgres %.1f us and %.0f B of WAL per effect, client %.1f us, endpoint %.1f us, %d out of order",
@@ -176,23 +178,8 @@ func (s *effectStage) start(ctx context.Context, spec effectSpec, name string) (
 	if err := s.settings.profile(command, name+"-"+spec.Peer); err != nil {
 		return 0, err
 	}
-	p, err := start(command, filepath.Join(s.folder, name+".log"))
-	if err != nil {
-		return 0, err
-	}
-	ticker := time.NewTicker(pollEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-p.ended:
-			if p.err != nil {
-				return 0, fmt.Errorf("%w\n%s", p.err, p.tail())
-			}
-			return float64(p.peakKiB) / 1024, nil
-		case <-ticker.C:
-			p.notePeak()
-		}
-	}
+	peakKiB, err := yardstick.RunToEnd(command, filepath.Join(s.folder, name+".log"))
+	return float64(peakKiB) / 1024, err
 }
 
 // hold opens a transaction with a snapshot and an id of its own and leaves it open until release.

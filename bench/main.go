@@ -273,7 +273,7 @@ func onBroker(ctx context.Context, s settings, programs programs, peers []peer, 
 	if err != nil {
 		return err
 	}
-	defer stage.close()
+	defer stage.Close()
 	if s.has(partThroughput) {
 		if err := stage.throughput(ctx, peers, report.addCopy); err != nil {
 			return err

@@ -8,6 +8,10 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"pawl/internal/yardstick"
 )
 
 // job is one run of one peer: copy every record of one topic to another.
@@ -23,6 +27,8 @@ type job struct {
 	url string // what to call
 	dsn string // of a database of its own
 }
+
+func (j job) task() yardstick.Task { return yardstick.Task{Group: j.name, In: j.in, Out: j.out} }
 
 // peer is somebody who copies, as a set of processes.
 type peer interface {
@@ -100,6 +106,17 @@ func (p *processorPeer) commands(ctx context.Context, j job) []*exec.Cmd {
 		commands[i].Env = append(os.Environ(), "PROCESSOR_INSTANCE="+strconv.Itoa(i))
 	}
 	return commands
+}
+
+const loopCommand = "loop" // first argument with which this program is the loop
+
+// runLoop is the loop, without compression, which no peer uses. Arguments: brokers, group, topic in, topic out.
+func runLoop(ctx context.Context, args []string) error {
+	if len(args) != 4 {
+		return fmt.Errorf("%s: want brokers, group, topic in, topic out", loopCommand)
+	}
+	options := append(clientOptions(strings.Split(args[0], ",")), kgo.ProducerBatchCompression(kgo.NoCompression()))
+	return yardstick.Loop(ctx, options, yardstick.Task{Group: args[1], In: args[2], Out: args[3]})
 }
 
 // loopPeer is what one writes without a framework: poll, produce, flush, commit. This program runs

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"pawl/internal/yardstick"
 )
 
 const performancePreface = `# Performance
@@ -94,19 +96,19 @@ func (p *page) add(name string, r *report) {
 		name, r.Command, commit, r.Began.Format(time.DateOnly), r.Kafka, r.Go, r.Cores, r.LoadBefore, name)
 	if len(r.Copies) > 0 {
 		fmt.Fprintf(&p.text, "\n### Throughput\n\nA copy of %d records of %d bytes, %d partitions, %d processes with %d lanes each.\n", r.Records, r.Bytes, r.Partitions, r.Processes, r.Lanes)
-		p.table(rows(r.Peers, r.Copies, copyColumns))
+		p.table(yardstick.Rows(r.Peers, r.Copies, copyColumns))
 		all := []chartGroup{groupOf("", r.Peers, r.Copies, copyColumns[0])}
-		p.chart(name+"-throughput", chart{title: "Throughput, records/s (more is better)", verb: copyColumns[0].verb, groups: all})
-		p.chart(name+"-cpu", chart{title: "CPU seconds of the client per million records (less is better)", verb: copyColumns[1].verb, groups: []chartGroup{groupOf("", r.Peers, r.Copies, copyColumns[1])}})
+		p.chart(name+"-throughput", chart{title: "Throughput, records/s (more is better)", verb: copyColumns[0].Verb, groups: all})
+		p.chart(name+"-cpu", chart{title: "CPU seconds of the client per million records (less is better)", verb: copyColumns[1].Verb, groups: []chartGroup{groupOf("", r.Peers, r.Copies, copyColumns[1])}})
 	}
 	if len(r.Waits) > 0 {
 		fmt.Fprintf(&p.text, "\n### Latency\n\nIn ms at %.0f records/s of %d bytes, %d partitions, %d processes with %d lanes each.\n", r.Rate, r.Bytes, r.Partitions, r.Processes, r.Lanes)
-		p.table(rows(r.Peers, r.Waits, waitColumns))
+		p.table(yardstick.Rows(r.Peers, r.Waits, waitColumns))
 		groups := make([]chartGroup, 0, 3)
 		for _, c := range waitColumns[:3] {
-			groups = append(groups, groupOf(c.title, r.Peers, r.Waits, c))
+			groups = append(groups, groupOf(c.Title, r.Peers, r.Waits, c))
 		}
-		p.chart(name+"-latency", chart{title: "Latency, ms (less is better)", verb: waitColumns[0].verb, groups: groups})
+		p.chart(name+"-latency", chart{title: "Latency, ms (less is better)", verb: waitColumns[0].Verb, groups: groups})
 	}
 	for _, w := range sweeps {
 		p.addSweep(name, w, r)
@@ -116,9 +118,9 @@ func (p *page) add(name string, r *report) {
 
 // addSweep writes the part of a sweep, if it was measured.
 func (p *page) addSweep(name string, w sweep, r *report) {
-	picture := chart{title: "Throughput by " + w.name + ", records/s (more is better)", verb: copyColumns[0].verb}
+	picture := chart{title: "Throughput by " + w.name + ", records/s (more is better)", verb: copyColumns[0].Verb}
 	if w.steady {
-		picture = chart{title: "p99 latency by " + w.name + ", ms (less is better)", verb: waitColumns[1].verb}
+		picture = chart{title: "p99 latency by " + w.name + ", ms (less is better)", verb: waitColumns[1].Verb}
 	}
 	for _, at := range r.Points {
 		if at.Sweep != w.name {
@@ -130,11 +132,11 @@ func (p *page) addSweep(name string, w sweep, r *report) {
 		}
 		fmt.Fprintf(&p.text, "\n%s:\n", label)
 		if w.steady {
-			p.table(rows(r.Peers, at.Waits, waitColumns))
+			p.table(yardstick.Rows(r.Peers, at.Waits, waitColumns))
 			picture.groups = append(picture.groups, groupOf(label, r.Peers, at.Waits, waitColumns[1]))
 			continue
 		}
-		p.table(rows(r.Peers, at.Copies, copyColumns))
+		p.table(yardstick.Rows(r.Peers, at.Copies, copyColumns))
 		picture.groups = append(picture.groups, groupOf(label, r.Peers, at.Copies, copyColumns[0]))
 	}
 	if len(picture.groups) > 0 {
@@ -155,10 +157,10 @@ func (p *page) addVerdicts(verdicts []verdict) {
 }
 
 // groupOf gives each peer its bar.
-func groupOf[R measuredRun](label string, peers []string, runs []R, c column[R]) chartGroup {
+func groupOf[R yardstick.Measured](label string, peers []string, runs []R, c yardstick.Column[R]) chartGroup {
 	group := chartGroup{label: label}
 	for _, peer := range peers {
-		group.bars = append(group.bars, chartBar{label: peer, spread: spreadFor(runs, peer, c)})
+		group.bars = append(group.bars, chartBar{label: peer, Spread: yardstick.SpreadFor(runs, peer, c.Pick)})
 	}
 	return group
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"pawl/internal/load"
+	"pawl/internal/yardstick"
 )
 
 const docs = "../docs"
@@ -42,8 +43,8 @@ func full() *report {
 	r := sample([3]float64{10, 20, 30}, [3]float64{40, 50, 60}, 100, 12*time.Millisecond, 10*time.Millisecond)
 	r.Command, r.Began, r.Cores, r.LoadBefore = "bench -rounds 3", time.Date(2026, 11, 30, 0, 0, 0, 0, time.UTC), 2, "0.1"
 	r.Points = []point{
-		{Sweep: "sizes", Value: 100, Unit: "bytes a record", Records: 7, Copies: []copyRun{{Peer: processorName, Rate: 70, CPU: 1.5, Broker: 2.5}, {Peer: loopName, Rate: 80}}},
-		{Sweep: "rates", Value: 5000, Unit: "records/s", Waits: []waitRun{{Peer: processorName, Latency: load.Summary{Count: 9, P99: time.Second}}}},
+		{Sweep: "sizes", Value: 100, Unit: "bytes a record", Records: 7, Copies: []yardstick.CopyRun{{Peer: processorName, Copied: yardstick.Copied{Rate: 70}, CPU: 1.5, Broker: 2.5}, {Peer: loopName, Copied: yardstick.Copied{Rate: 80}}}},
+		{Sweep: "rates", Value: 5000, Unit: "records/s", Waits: []yardstick.WaitRun{{Peer: processorName, Latency: load.Summary{Count: 9, P99: time.Second}}}},
 	}
 	return r
 }
@@ -103,7 +104,7 @@ func wellFormed(t *testing.T, path string) {
 func TestBarsAreDrawnToScale(t *testing.T) {
 	t.Parallel()
 	c := chart{title: "a < b", verb: "%.0f", groups: []chartGroup{{bars: []chartBar{
-		{"half", spread{median: 50, least: 25, most: 100}}, {"none", spread{}},
+		{"half", yardstick.Spread{Median: 50, Least: 25, Most: 100}}, {"none", yardstick.Spread{}},
 	}}}}
 	text := c.svg()
 	for _, part := range []string{`x="150" y="44" width="210"`, "M255 53H570", ">50 (25..100)<", `width="0"`, "a &lt; b"} {
@@ -111,7 +112,7 @@ func TestBarsAreDrawnToScale(t *testing.T) {
 			t.Errorf("the chart lacks %q:\n%s", part, text)
 		}
 	}
-	if empty := (chart{groups: []chartGroup{{bars: []chartBar{{"nothing", spread{}}}}}}).svg(); strings.Contains(empty, "NaN") || strings.Contains(empty, "Inf") {
+	if empty := (chart{groups: []chartGroup{{bars: []chartBar{{"nothing", yardstick.Spread{}}}}}}).svg(); strings.Contains(empty, "NaN") || strings.Contains(empty, "Inf") {
 		t.Errorf("a chart of nothing: %s", empty)
 	}
 }

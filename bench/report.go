@@ -12,6 +12,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"pawl/internal/yardstick"
 )
 
 // The targets. Ratios are this project's median by that of the at-least-once loop.
@@ -36,31 +38,31 @@ const (
 
 // report is what a run of bench found.
 type report struct {
-	Began      time.Time     `json:"began"`
-	Command    string        `json:"command"`
-	Commit     string        `json:"commit,omitempty"` // that this program was built of
-	Peers      []string      `json:"peers"`
-	Kafka      string        `json:"kafka"`
-	Go         string        `json:"go"`
-	Cores      int           `json:"cores"`
-	LoadBefore string        `json:"load_average_before"` // what else the machine was doing
-	Records    int64         `json:"records"`
-	Bytes      int           `json:"bytes"`
-	Partitions int           `json:"partitions"`
-	Processes  int           `json:"processes"`
-	Lanes      int           `json:"lanes"`
-	Rate       float64       `json:"rate"`
-	Duration   time.Duration `json:"duration_ns"`
-	Copies     []copyRun     `json:"throughput"`
-	Waits      []waitRun     `json:"latency"`
-	Points     []point       `json:"sweeps,omitempty"`
-	Wires      []wireRun     `json:"wire,omitempty"`
-	WireRate   float64       `json:"wire_rate,omitempty"`
-	Postgres   string        `json:"postgres,omitempty"`
-	Body       int           `json:"effect_bytes,omitempty"`
-	Length     time.Duration `json:"effect_duration_ns,omitempty"`
-	Effects    []effectRun   `json:"effects,omitempty"`
-	Verdicts   []verdict     `json:"targets"`
+	Began      time.Time           `json:"began"`
+	Command    string              `json:"command"`
+	Commit     string              `json:"commit,omitempty"` // that this program was built of
+	Peers      []string            `json:"peers"`
+	Kafka      string              `json:"kafka"`
+	Go         string              `json:"go"`
+	Cores      int                 `json:"cores"`
+	LoadBefore string              `json:"load_average_before"` // what else the machine was doing
+	Records    int64               `json:"records"`
+	Bytes      int                 `json:"bytes"`
+	Partitions int                 `json:"partitions"`
+	Processes  int                 `json:"processes"`
+	Lanes      int                 `json:"lanes"`
+	Rate       float64             `json:"rate"`
+	Duration   time.Duration       `json:"duration_ns"`
+	Copies     []yardstick.CopyRun `json:"throughput"`
+	Waits      []yardstick.WaitRun `json:"latency"`
+	Points     []point             `json:"sweeps,omitempty"`
+	Wires      []wireRun           `json:"wire,omitempty"`
+	WireRate   float64             `json:"wire_rate,omitempty"`
+	Postgres   string              `json:"postgres,omitempty"`
+	Body       int                 `json:"effect_bytes,omitempty"`
+	Length     time.Duration       `json:"effect_duration_ns,omitempty"`
+	Effects    []effectRun         `json:"effects,omitempty"`
+	Verdicts   []verdict           `json:"targets"`
 }
 
 // verdict compares a figure with its target.
@@ -118,57 +120,23 @@ func builtFrom() string {
 	return commit
 }
 
-func (r *report) addCopy(run copyRun) { r.Copies = append(r.Copies, run) }
-func (r *report) addWait(run waitRun) { r.Waits = append(r.Waits, run) }
-func (r *report) addWire(run wireRun) { r.Wires = append(r.Wires, run) }
+func (r *report) addCopy(run yardstick.CopyRun) { r.Copies = append(r.Copies, run) }
+func (r *report) addWait(run yardstick.WaitRun) { r.Waits = append(r.Waits, run) }
+func (r *report) addWire(run wireRun)           { r.Wires = append(r.Wires, run) }
 
 func (r *report) addEffects(run effectRun) { r.Effects = append(r.Effects, run) }
 
-// spread is the median of several runs and how far they lie apart.
-type spread struct{ median, least, most float64 }
-
-func spreadOf(values []float64) spread {
-	if len(values) == 0 {
-		return spread{}
-	}
-	sorted := slices.Sorted(slices.Values(values))
-	middle := len(sorted) / 2
-	median := sorted[middle]
-	if len(sorted)%2 == 0 {
-		median = (sorted[middle-1] + sorted[middle]) / 2
-	}
-	return spread{median: median, least: sorted[0], most: sorted[len(sorted)-1]}
+func (r *report) copies(peer string, pick func(yardstick.CopyRun) float64) yardstick.Spread {
+	return yardstick.SpreadFor(r.Copies, peer, pick)
 }
 
-// format writes "median (least..most)".
-func (s spread) format(verb string) string {
-	return fmt.Sprintf(verb+" ("+verb+".."+verb+")", s.median, s.least, s.most)
+func (r *report) waits(peer string, pick func(yardstick.WaitRun) float64) yardstick.Spread {
+	return yardstick.SpreadFor(r.Waits, peer, pick)
 }
 
-// figures picks one figure from the runs of one peer.
-func figures[T any](runs []T, mine func(T) bool, pick func(T) float64) spread {
-	var values []float64
-	for _, run := range runs {
-		if mine(run) {
-			values = append(values, pick(run))
-		}
-	}
-	return spreadOf(values)
+func (r *report) wires(peer string, pick func(wireRun) float64) yardstick.Spread {
+	return yardstick.Figures(r.Wires, func(run wireRun) bool { return run.Peer == peer }, pick)
 }
-
-func (r *report) copies(peer string, pick func(copyRun) float64) spread {
-	return figures(r.Copies, func(run copyRun) bool { return run.Peer == peer }, pick)
-}
-
-func (r *report) waits(peer string, pick func(waitRun) float64) spread {
-	return figures(r.Waits, func(run waitRun) bool { return run.Peer == peer }, pick)
-}
-
-func (r *report) wires(peer string, pick func(wireRun) float64) spread {
-	return figures(r.Wires, func(run wireRun) bool { return run.Peer == peer }, pick)
-}
-
-func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
 // judge compares with the targets what was measured.
 func (r *report) judge() {
@@ -185,26 +153,26 @@ func (r *report) judgeCopies() {
 		return // the targets are its own
 	}
 	if len(r.Copies) > 0 {
-		rate := func(run copyRun) float64 { return run.Rate }
-		if base := r.copies(loopName, rate).median; base > 0 {
-			ratio := r.copies(processorName, rate).median / base
+		rate := func(run yardstick.CopyRun) float64 { return run.Rate }
+		if base := r.copies(loopName, rate).Median; base > 0 {
+			ratio := r.copies(processorName, rate).Median / base
 			r.Verdicts = append(r.Verdicts, verdict{"throughput by that of the loop", ratio, fmt.Sprintf("at least %.2f", targetRate), ratio >= targetRate})
 		}
-		peak := r.copies(processorName, func(run copyRun) float64 { return run.Peak }).most
+		peak := r.copies(processorName, func(run yardstick.CopyRun) float64 { return run.Peak }).Most
 		r.Verdicts = append(r.Verdicts, verdict{"peak memory of a process, MiB", peak, fmt.Sprintf("below %d", targetPeakMiB), peak < targetPeakMiB})
 	}
 	if len(r.Waits) > 0 {
-		p99 := func(run waitRun) float64 { return milliseconds(run.Latency.P99) }
-		if base := r.waits(loopName, p99).median; base > 0 {
-			ratio := r.waits(processorName, p99).median / base
+		p99 := func(run yardstick.WaitRun) float64 { return yardstick.Milliseconds(run.Latency.P99) }
+		if base := r.waits(loopName, p99).Median; base > 0 {
+			ratio := r.waits(processorName, p99).Median / base
 			r.Verdicts = append(r.Verdicts, verdict{"p99 latency by that of the loop", ratio, fmt.Sprintf("at most %.1f", targetLatency), ratio <= targetLatency})
 		}
 	}
 }
 
 func (r *report) judgeWire() {
-	p99 := func(run wireRun) float64 { return milliseconds(run.Latency.P99) }
-	base, mine := r.wires(loopName, p99).median, r.wires(processorName, p99).median
+	p99 := func(run wireRun) float64 { return yardstick.Milliseconds(run.Latency.P99) }
+	base, mine := r.wires(loopName, p99).Median, r.wires(processorName, p99).Median
 	if base > 0 && mine > 0 {
 		ratio := mine / base
 		r.Verdicts = append(r.Verdicts, verdict{"p99 from commit to call by that of the loop", ratio, fmt.Sprintf("at most %.1f", targetWire), ratio <= targetWire})
@@ -221,20 +189,20 @@ func (r *report) print(w io.Writer) {
 	r.judge()
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	if len(r.Copies) > 0 {
-		fmt.Fprintf(table, "copy of %d records of %d bytes, %d partitions, %d processes; median (least..most)\n", r.Records, r.Bytes, r.Partitions, r.Processes)
+		fmt.Fprintf(table, "copy of %d records of %d bytes, %d partitions, %d processes; median (least..Most)\n", r.Records, r.Bytes, r.Partitions, r.Processes)
 		printColumns(table, r.Peers, r.Copies, copyColumns)
 	}
 	if len(r.Waits) > 0 {
-		fmt.Fprintf(table, "latency in ms at %.0f records/s, produce call to read_committed delivery; median (least..most)\n", r.Rate)
+		fmt.Fprintf(table, "latency in ms at %.0f records/s, produce call to read_committed delivery; median (least..Most)\n", r.Rate)
 		printColumns(table, r.Peers, r.Waits, waitColumns)
 	}
 	for _, p := range r.Points {
 		if len(p.Copies) > 0 {
-			fmt.Fprintf(table, "%s: copy with %d %s, %d records; median (least..most)\n", p.Sweep, p.Value, p.Unit, p.Records)
+			fmt.Fprintf(table, "%s: copy with %d %s, %d records; median (least..Most)\n", p.Sweep, p.Value, p.Unit, p.Records)
 			printColumns(table, r.Peers, p.Copies, copyColumns)
 		}
 		if len(p.Waits) > 0 {
-			fmt.Fprintf(table, "%s: latency in ms at %d %s; median (least..most)\n", p.Sweep, p.Value, p.Unit)
+			fmt.Fprintf(table, "%s: latency in ms at %d %s; median (least..Most)\n", p.Sweep, p.Value, p.Unit)
 			printColumns(table, r.Peers, p.Waits, waitColumns)
 		}
 	}
@@ -255,19 +223,19 @@ func (r *report) print(w io.Writer) {
 
 // printWire writes the table of the wire part.
 func (r *report) printWire(table io.Writer) {
-	fmt.Fprintf(table, "latency in ms at %.0f effects/s of %d bytes, commit of the transaction to arrival of the call, %d lanes; median (least..most)\n", r.WireRate, r.Body, wireLanes)
+	fmt.Fprintf(table, "latency in ms at %.0f effects/s of %d bytes, commit of the transaction to arrival of the call, %d lanes; median (least..Most)\n", r.WireRate, r.Body, wireLanes)
 	fmt.Fprintln(table, "peer\tp50\tp99\tp99.9\tCPU us per effect\tpeak MiB\tcalls out of order\trepeated\tproducer late, ms")
 	for _, peer := range r.Peers {
-		column := func(verb string, pick func(wireRun) float64) string { return r.wires(peer, pick).format(verb) }
+		column := func(verb string, pick func(wireRun) float64) string { return r.wires(peer, pick).Format(verb) }
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", peer,
-			column("%.1f", func(run wireRun) float64 { return milliseconds(run.Latency.P50) }),
-			column("%.1f", func(run wireRun) float64 { return milliseconds(run.Latency.P99) }),
-			column("%.1f", func(run wireRun) float64 { return milliseconds(run.Latency.P999) }),
+			column("%.1f", func(run wireRun) float64 { return yardstick.Milliseconds(run.Latency.P50) }),
+			column("%.1f", func(run wireRun) float64 { return yardstick.Milliseconds(run.Latency.P99) }),
+			column("%.1f", func(run wireRun) float64 { return yardstick.Milliseconds(run.Latency.P999) }),
 			column("%.0f", func(run wireRun) float64 { return run.CPU }),
 			column("%.0f", func(run wireRun) float64 { return run.Peak }),
 			column("%.0f", func(run wireRun) float64 { return float64(run.Disordered) }),
 			column("%.0f", func(run wireRun) float64 { return float64(run.Repeated) }),
-			column("%.0f", func(run wireRun) float64 { return milliseconds(run.Late) }))
+			column("%.0f", func(run wireRun) float64 { return yardstick.Milliseconds(run.Late) }))
 	}
 	fmt.Fprintln(table)
 }

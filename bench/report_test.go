@@ -10,35 +10,18 @@ import (
 	"time"
 
 	"pawl/internal/load"
+	"pawl/internal/yardstick"
 )
-
-func TestSpreadIsMedianWithExtremes(t *testing.T) {
-	t.Parallel()
-	tests := map[string]struct {
-		values []float64
-		want   spread
-	}{
-		"none": {nil, spread{}},
-		"one":  {[]float64{7}, spread{7, 7, 7}},
-		"odd":  {[]float64{9, 1, 5}, spread{5, 1, 9}},
-		"even": {[]float64{4, 8, 1, 2}, spread{3, 1, 8}},
-	}
-	for name, test := range tests {
-		if got := spreadOf(test.values); got != test.want {
-			t.Errorf("%s: spread of %v is %+v, want %+v", name, test.values, got, test.want)
-		}
-	}
-}
 
 // sample is a report with three rounds of both peers.
 func sample(rates, loopRates [3]float64, peak float64, p99, loopP99 time.Duration) *report {
 	r := newReport(settings{count: 1000, bytes: 500, parts: 8, processes: 2, lanes: 2, rate: 5000},
 		[]peer{&processorPeer{}, &loopPeer{}})
 	for i := range rates {
-		r.addCopy(copyRun{Peer: processorName, Round: i + 1, Rate: rates[i], Peak: peak - float64(i)})
-		r.addCopy(copyRun{Peer: loopName, Round: i + 1, Rate: loopRates[i], Peak: 1000})
-		r.addWait(waitRun{Peer: processorName, Round: i + 1, Latency: load.Summary{P99: p99}})
-		r.addWait(waitRun{Peer: loopName, Round: i + 1, Latency: load.Summary{P99: loopP99}})
+		r.addCopy(yardstick.CopyRun{Peer: processorName, Round: i + 1, Copied: yardstick.Copied{Rate: rates[i]}, Peak: peak - float64(i)})
+		r.addCopy(yardstick.CopyRun{Peer: loopName, Round: i + 1, Copied: yardstick.Copied{Rate: loopRates[i]}, Peak: 1000})
+		r.addWait(yardstick.WaitRun{Peer: processorName, Round: i + 1, Latency: load.Summary{P99: p99}})
+		r.addWait(yardstick.WaitRun{Peer: loopName, Round: i + 1, Latency: load.Summary{P99: loopP99}})
 	}
 	return r
 }
@@ -71,7 +54,7 @@ func TestReportIsSavedAsJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	var back struct {
-		Throughput []copyRun
+		Throughput []yardstick.CopyRun
 		Targets    []verdict
 	}
 	if err := json.Unmarshal(text, &back); err != nil {

@@ -6,44 +6,34 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"pawl/internal/yardstick"
 )
 
 const (
-	pollEvery    = 20 * time.Millisecond // between two looks at offsets: 1% of a run of two seconds
-	runTimeout   = 5 * time.Minute       // of one run of one peer
-	joinTimeout  = time.Minute           // until all members of a peer have joined
-	topicTimeout = 30 * time.Second      // until a topic is seen
+	runTimeout   = 5 * time.Minute  // of one run of one peer
+	topicTimeout = 30 * time.Second // until a topic is seen
 )
 
-// stage is the broker and what looks at it from outside.
+// stage is the broker, what looks at it from outside, and what is to be measured there.
 type stage struct {
+	*yardstick.Stage
 	settings settings
 	brokers  []string
 	folder   string
 	progress func(string)
-	client   *kgo.Client
-	admin    *kadm.Client
 	broker   int    // its process id, 0 where it isn't ours
 	label    string // of the topics and groups, tells a sweep's points from each other
 }
 
 func openStage(ctx context.Context, s settings, kafka broker, folder string, progress func(string)) (*stage, error) {
-	brokers := kafka.addresses
-	client, err := kgo.NewClient(clientOptions(brokers)...)
+	inner, err := yardstick.Open(ctx, clientOptions(kafka.addresses))
 	if err != nil {
-		return nil, fmt.Errorf("open admin client: %w", err)
+		return nil, err
 	}
-	if err := client.Ping(ctx); err != nil {
-		client.Close()
-		return nil, fmt.Errorf("reach the broker: %w", err)
-	}
-	return &stage{settings: s, brokers: brokers, folder: folder, progress: progress, client: client, admin: kadm.NewClient(client), broker: kafka.pid, label: "bench"}, nil
+	return &stage{Stage: inner, settings: s, brokers: kafka.addresses, folder: folder, progress: progress, broker: kafka.pid, label: "bench"}, nil
 }
-
-func (s *stage) close() { s.client.Close() }
 
 // clientOptions are those of bench's own clients.
 func clientOptions(brokers []string) []kgo.Opt {
@@ -51,7 +41,7 @@ func clientOptions(brokers []string) []kgo.Opt {
 }
 
 func (s *stage) createTopic(ctx context.Context, name string, partitions int) error {
-	response, err := s.admin.CreateTopic(ctx, int32(partitions), 1, nil, name) //nolint:gosec // checked to be small by the broker
+	response, err := s.Admin.CreateTopic(ctx, int32(partitions), 1, nil, name) //nolint:gosec // checked to be small by the broker
 	if err == nil {
 		err = response.Err
 	}
@@ -65,10 +55,10 @@ func (s *stage) createTopic(ctx context.Context, name string, partitions int) er
 func (s *stage) awaitTopic(ctx context.Context, name string, partitions int) error {
 	ctx, cancel := context.WithTimeout(ctx, topicTimeout)
 	defer cancel()
-	ticker := time.NewTicker(pollEvery)
+	ticker := time.NewTicker(yardstick.PollEvery)
 	defer ticker.Stop()
 	for {
-		topics, err := s.admin.ListTopics(ctx, name)
+		topics, err := s.Admin.ListTopics(ctx, name)
 		if err == nil && len(topics[name].Partitions) == partitions {
 			return nil
 		}
@@ -82,84 +72,10 @@ func (s *stage) awaitTopic(ctx context.Context, name string, partitions int) err
 
 // deleteTopic makes room; what it cannot delete is gone with the broker.
 func (s *stage) deleteTopic(ctx context.Context, name string) error {
-	if _, err := s.admin.DeleteTopic(ctx, name); err != nil {
+	if _, err := s.Admin.DeleteTopic(ctx, name); err != nil {
 		return fmt.Errorf("delete topic %s: %w", name, err)
 	}
 	return nil
-}
-
-// committed is how many records of in the group has committed, and whether everything that was
-// written to out can be read: no transaction is open or about to be marked.
-func (s *stage) committed(ctx context.Context, j job) (records int64, settled bool, err error) {
-	offsets, err := s.admin.FetchOffsetsForTopics(ctx, j.name, j.in)
-	if err == nil {
-		err = offsets.Error()
-	}
-	if err != nil {
-		return 0, false, fmt.Errorf("fetch offsets of %s: %w", j.name, err)
-	}
-	offsets.Each(func(offset kadm.OffsetResponse) { records += max(offset.At, 0) })
-	stable, err := s.admin.ListCommittedOffsets(ctx, j.out)
-	if err == nil {
-		err = stable.Error()
-	}
-	if err != nil {
-		return 0, false, fmt.Errorf("list stable offsets of %s: %w", j.out, err)
-	}
-	ends, err := s.admin.ListEndOffsets(ctx, j.out)
-	if err == nil {
-		err = ends.Error()
-	}
-	if err != nil {
-		return 0, false, fmt.Errorf("list end offsets of %s: %w", j.out, err)
-	}
-	settled = true
-	ends.Each(func(end kadm.ListedOffset) {
-		if offset, found := stable.Lookup(end.Topic, end.Partition); !found || offset.Offset < end.Offset {
-			settled = false
-		}
-	})
-	return records, settled, nil
-}
-
-// joined waits until all members of the peer are in the group and it is stable.
-func (s *stage) joined(ctx context.Context, name string, members int, processes []*process) error {
-	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
-	defer cancel()
-	last := ""
-	err := s.poll(ctx, processes, func() (bool, error) {
-		groups, err := s.admin.DescribeGroups(ctx, name)
-		if err != nil {
-			return false, fmt.Errorf("describe group %s: %w", name, err)
-		}
-		group := groups[name]
-		last = fmt.Sprintf("%d of %d members, state %s", len(group.Members), members, group.State)
-		return group.State == "Stable" && len(group.Members) == members, nil
-	})
-	if err != nil {
-		return fmt.Errorf("wait for group %s (%s): %w", name, last, err)
-	}
-	return nil
-}
-
-// poll asks done again and again until it says so, a lasting error comes, a process ends or ctx does.
-func (s *stage) poll(ctx context.Context, processes []*process, done func() (bool, error)) error {
-	ticker := time.NewTicker(pollEvery)
-	defer ticker.Stop()
-	for {
-		if err := checkAll(processes); err != nil {
-			return err
-		}
-		// A broker answers with a retriable error while it finds the group's coordinator, for instance.
-		if finished, err := done(); !kerr.IsRetriable(err) && (finished || err != nil) {
-			return err
-		}
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
 }
 
 // brokerTime is the CPU time that the broker has used so far, 0 where it isn't ours.
@@ -171,14 +87,21 @@ func (s *stage) brokerTime() (time.Duration, error) {
 	return used, err
 }
 
+// usage is what a peer took, and the broker meanwhile.
+type usage struct {
+	yardstick.Usage
+
+	Broker time.Duration // 0 where it isn't ours
+}
+
 // with prepares a peer, starts it, calls measure and stops it, whatever happens in between.
-func (s *stage) with(ctx context.Context, p peer, j job, measure func(processes []*process) error) (_ usage, err error) {
+func (s *stage) with(ctx context.Context, p peer, j job, measure func(processes []*yardstick.Process) error) (usage, error) {
 	ctx, cancel := context.WithTimeout(ctx, runTimeout)
 	defer cancel()
 	if err := p.prepare(ctx, s, j); err != nil {
 		return usage{}, fmt.Errorf("%s: %w", p.name(), err)
 	}
-	// The processes end by stopAll, in order, and not by ctx in the middle of their work.
+	// The processes end by Run, in order, and not by ctx in the middle of their work.
 	commands := p.commands(context.WithoutCancel(ctx), j)
 	for i, command := range commands {
 		if err := s.settings.profile(command, fmt.Sprintf("%s-%s-%d", j.name, p.name(), i)); err != nil {
@@ -189,15 +112,10 @@ func (s *stage) with(ctx context.Context, p peer, j job, measure func(processes 
 	if err != nil {
 		return usage{}, err
 	}
-	processes, err := startAll(commands, s.folder, j.name)
-	if err == nil {
-		err = measure(processes)
-	}
-	used, stopErr := stopAll(processes)
+	used, err := yardstick.Run(commands, s.folder, j.name, measure)
 	after, timeErr := s.brokerTime()
-	if err := errors.Join(err, stopErr, timeErr); err != nil {
+	if err := errors.Join(err, timeErr); err != nil {
 		return usage{}, fmt.Errorf("%s: %w", p.name(), err)
 	}
-	used.Broker = after - before
-	return used, nil
+	return usage{used, after - before}, nil
 }

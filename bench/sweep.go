@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"pawl/internal/yardstick"
 )
 
 // sweep measures the peers again and again while one number of their task changes.
@@ -35,12 +37,12 @@ func sweepNames() string {
 
 // point is what was found at one value of a sweep.
 type point struct {
-	Sweep   string    `json:"sweep"`
-	Value   int       `json:"value"`
-	Unit    string    `json:"unit"`
-	Records int64     `json:"records,omitempty"` // of a throughput run
-	Copies  []copyRun `json:"throughput,omitempty"`
-	Waits   []waitRun `json:"latency,omitempty"`
+	Sweep   string              `json:"sweep"`
+	Value   int                 `json:"value"`
+	Unit    string              `json:"unit"`
+	Records int64               `json:"records,omitempty"` // of a throughput run
+	Copies  []yardstick.CopyRun `json:"throughput,omitempty"`
+	Waits   []yardstick.WaitRun `json:"latency,omitempty"`
 }
 
 // checkPoints judges the flags of sweeps.
@@ -103,10 +105,10 @@ func (s *stage) sweep(ctx context.Context, w sweep, programs programs, report *r
 		peers := newPeers(here.settings, programs)
 		var err error
 		if w.steady {
-			err = here.latency(ctx, peers, func(run waitRun) { found.Waits = append(found.Waits, run) })
+			err = here.latency(ctx, peers, func(run yardstick.WaitRun) { found.Waits = append(found.Waits, run) })
 		} else {
 			found.Records = here.settings.count
-			err = here.throughput(ctx, peers, func(run copyRun) { found.Copies = append(found.Copies, run) })
+			err = here.throughput(ctx, peers, func(run yardstick.CopyRun) { found.Copies = append(found.Copies, run) })
 		}
 		if err != nil {
 			return fmt.Errorf("%s at %d %s: %w", w.name, value, w.unit, err)

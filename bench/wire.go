@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"pawl/internal/load"
+	"pawl/internal/yardstick"
 )
 
 const (
@@ -40,16 +41,16 @@ func (s *stage) wire(ctx context.Context, programs programs, report *report) (er
 	defer func() { err = errors.Join(err, server.close()) }()
 	report.Postgres = server.version
 	peers := newWirePeers(s.settings, programs)
-	for turn, p := range inTurn(s.settings.warmRounds, s.settings.rounds, peers) {
-		run, err := s.wireOnce(ctx, p, "bench-wire-"+turn.name(), server)
-		if err == nil && turn.counts() && run.Late > wireLateLimit {
+	for turn, p := range yardstick.Turns(s.settings.warmRounds, s.settings.rounds, peers) {
+		run, err := s.wireOnce(ctx, p, "bench-wire-"+turn.Name(), server)
+		if err == nil && turn.Counts() && run.Late > wireLateLimit {
 			err = fmt.Errorf("%s: effects were committed %s behind their schedule: this machine can't do %.0f a second now", p.name(), run.Late, s.settings.wireRate)
 		}
 		if err != nil {
 			return err
 		}
-		if turn.counts() {
-			run.Round = turn.round
+		if turn.Counts() {
+			run.Round = turn.Round
 			report.addWire(run)
 		}
 		s.progress(fmt.Sprintf("commit to call, %s: %s: %s, %.0f us of CPU per effect, producer late by %s at most",
@@ -96,16 +97,16 @@ func (s *stage) wireOnce(ctx context.Context, p peer, application string, server
 	// The group of a processor's ledger has the name of its effects topic, and so the loop's has too.
 	j := job{name: application, brokers: s.brokers, in: application + ".effects", url: endpoint.url, dsn: dsn}
 	var committed commits
-	used, err := s.with(ctx, p, j, func(processes []*process) error {
-		if err := s.joined(ctx, j.in, p.members(), processes); err != nil {
+	used, err := s.with(ctx, p, j, func(processes []*yardstick.Process) error {
+		if err := s.Joined(ctx, j.in, p.members(), processes); err != nil {
 			return err
 		}
 		if committed, err = s.commitEffects(ctx, application, input, count, seen.began); err != nil {
-			return errors.Join(err, checkAll(processes))
+			return errors.Join(err, yardstick.CheckAll(processes))
 		}
 		ctx, cancel := context.WithTimeout(ctx, wireDrain)
 		defer cancel()
-		if err := s.poll(ctx, processes, func() (bool, error) { return seen.missing.Load() == 0, nil }); err != nil {
+		if err := s.Poll(ctx, processes, func() (bool, error) { return seen.missing.Load() == 0, nil }); err != nil {
 			return fmt.Errorf("%d of %d effects were not called: %w", seen.missing.Load(), count, err)
 		}
 		return nil
@@ -124,12 +125,12 @@ func (s *stage) wireOnce(ctx context.Context, p peer, application string, server
 
 // deleteTopics makes room: it deletes every topic whose name begins so.
 func (s *stage) deleteTopics(ctx context.Context, prefix string) error {
-	topics, err := s.admin.ListTopics(ctx)
+	topics, err := s.Admin.ListTopics(ctx)
 	if err != nil {
 		return fmt.Errorf("list topics: %w", err)
 	}
 	names := slices.DeleteFunc(topics.Names(), func(name string) bool { return !strings.HasPrefix(name, prefix) })
-	if _, err := s.admin.DeleteTopics(ctx, names...); err != nil {
+	if _, err := s.Admin.DeleteTopics(ctx, names...); err != nil {
 		return fmt.Errorf("delete topics %s...: %w", prefix, err)
 	}
 	return nil

@@ -38,7 +38,7 @@ func (c commits) latest(n int64) time.Duration { return slices.Max(c.late[n/c.ea
 // begins late is followed at once by the next. A transaction counts as committed when the client has
 // heard so, which is the first anybody knows of it.
 func (s *stage) commitEffects(ctx context.Context, application, input string, count int64, began time.Time) (commits, error) {
-	topics, err := s.admin.ListTopics(ctx, input)
+	topics, err := s.Admin.ListTopics(ctx, input)
 	if err != nil {
 		return commits{}, fmt.Errorf("ask for the id of %s: %w", input, err)
 	}

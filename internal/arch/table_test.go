@@ -165,6 +165,15 @@ var table = map[string]rule{
 		tests:   []string{"kfake"},
 	},
 
+	// Throughput, latency and cost of processes that copy, from outside, for `processor bench` and for bench/, which
+	// is a module of its own. Apart from load, because that knows records and not processes; of kafka it wants
+	// what a group's members are, whatever its protocol.
+	"yardstick": {
+		inside:  []string{"kafka", "load"},
+		outside: []string{"kgo", "kadm", "sync"},
+		tests:   []string{"kfake"},
+	},
+
 	// The exactly-once checker. It shares nothing with the engine and the ledger, whose mistakes it is to find,
 	// but the nouns and the pure handlers, which are its model.
 	"verify": {

@@ -255,7 +255,7 @@ func SetOffsets(ctx context.Context, admin *kadm.Client, group string, moves []O
 
 // requireIdle returns a *LiveGroupError where group has members, whichever protocol they use.
 func requireIdle(ctx context.Context, admin *kadm.Client, group string) error {
-	state, members, err := groupMembers(ctx, admin, group)
+	state, members, err := Members(ctx, admin, group)
 	if err != nil {
 		return err
 	}
@@ -265,9 +265,9 @@ func requireIdle(ctx context.Context, admin *kadm.Client, group string) error {
 	return &LiveGroupError{Group: group, State: strings.ToLower(state), Members: members}
 }
 
-// groupMembers asks for the group under both protocols: the classic request does not know a group
+// Members gives the state and the members of a group. It asks under both protocols: the classic request does not know a group
 // of the new one (KIP-848), and the new request knows no other.
-func groupMembers(ctx context.Context, admin *kadm.Client, group string) (state string, members []Member, err error) {
+func Members(ctx context.Context, admin *kadm.Client, group string) (state string, members []Member, err error) {
 	classic, err := admin.DescribeGroups(ctx, group)
 	if err != nil {
 		return "", nil, fmt.Errorf("describe group %s: %w", group, err)

@@ -1,4 +1,4 @@
-package main
+package yardstick
 
 import (
 	"fmt"
@@ -9,8 +9,8 @@ import (
 func TestPeersTakeTurns(t *testing.T) {
 	t.Parallel()
 	var got []string
-	for turn, p := range inTurn(1, 2, []string{"a", "b"}) {
-		got = append(got, fmt.Sprintf("%s %s %t %s", turn.name(), p, turn.counts(), turn))
+	for turn, p := range Turns(1, 2, []string{"a", "b"}) {
+		got = append(got, fmt.Sprintf("%s %s %t %s", turn.Name(), p, turn.Counts(), turn))
 	}
 	want := []string{
 		"warm0-0 a false warm-up", "warm0-1 b false warm-up",

@@ -1,38 +1,29 @@
-package main
+package yardstick
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
+	"slices"
 	"sync"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-const (
-	loopCommand    = "loop" // first argument with which this program is the loop
-	loopRecordsMax = 10_000
-)
+// loopRecordsMax bounds what the loop has in hand.
+const loopRecordsMax = 10_000
 
-// runLoop copies at least once until ctx ends: poll up to 10,000 records, produce them, flush, commit.
-// The client has its defaults but for the least age of metadata, without which any retriable error
-// costs seconds, and no compression. Arguments: brokers, group, topic in, topic out.
-func runLoop(ctx context.Context, args []string) error {
-	if len(args) != 4 {
-		return fmt.Errorf("%s: want brokers, group, topic in, topic out", loopCommand)
-	}
-	client, err := kgo.NewClient(
-		kgo.SeedBrokers(strings.Split(args[0], ",")...),
-		kgo.ConsumerGroup(args[1]),
-		kgo.ConsumeTopics(args[2]),
+// Loop copies at least once until ctx ends: poll up to 10,000 records, produce them, flush, commit. It is
+// what one writes without a framework. options say how to connect and what else the client is to have;
+// everything else is the client's default.
+func Loop(ctx context.Context, options []kgo.Opt, task Task) error {
+	client, err := kgo.NewClient(append(slices.Clip(options),
+		kgo.ConsumerGroup(task.Group),
+		kgo.ConsumeTopics(task.In),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.DisableAutoCommit(),
-		kgo.DefaultProduceTopic(args[3]),
-		kgo.ProducerBatchCompression(kgo.NoCompression()),
-		kgo.MetadataMinAge(50*time.Millisecond),
-	)
+		kgo.DefaultProduceTopic(task.Out),
+	)...)
 	if err != nil {
 		return fmt.Errorf("open client: %w", err)
 	}

@@ -1,4 +1,4 @@
-package main
+package yardstick
 
 import (
 	"bytes"
@@ -12,11 +12,11 @@ import (
 	"time"
 )
 
-// stopTimeout is how long a peer may take to end after SIGTERM.
-const stopTimeout = 30 * time.Second
+// StopTimeout is how long a peer may take to end after SIGTERM.
+const StopTimeout = 30 * time.Second
 
-// process is one running process of a peer.
-type process struct {
+// Process is one running process of a peer.
+type Process struct {
 	command *exec.Cmd
 	log     string
 	ended   chan struct{}
@@ -24,16 +24,50 @@ type process struct {
 	peakKiB int64 // peak resident memory as last seen
 }
 
-// usage is what processes of a peer took, all together but for the peak.
-type usage struct {
-	CPU     time.Duration `json:"cpu_ns"`        // user and system, from start to end of the processes
-	PeakKiB int64         `json:"peak_rss_kib"`  // of the process that had most
-	Broker  time.Duration `json:"broker_cpu_ns"` // of the broker meanwhile; 0 where it isn't ours
+// Usage is what processes of a peer took, all together but for the peak.
+type Usage struct {
+	CPU     time.Duration `json:"cpu_ns"`       // user and system, from start to end of the processes
+	PeakKiB int64         `json:"peak_rss_kib"` // of the process that had most
+}
+
+// Run starts the processes of a peer, calls measure and ends them in order, whatever happens in between.
+// Their logs go to folder, under name. The commands must not hang on a context that may end before
+// measure does: processes end by SIGTERM, not in the midst of their work. The caller locks its goroutine
+// to the thread, because the kernel ends the processes with the thread that started them.
+func Run(commands []*exec.Cmd, folder, name string, measure func(processes []*Process) error) (Usage, error) {
+	processes, err := startAll(commands, folder, name)
+	if err == nil {
+		err = measure(processes)
+	}
+	used, stopErr := stopAll(processes)
+	return used, errors.Join(err, stopErr)
+}
+
+// RunToEnd runs one process that ends by itself and tells the peak of its memory. Its log goes to the
+// file that is named.
+func RunToEnd(command *exec.Cmd, log string) (peakKiB int64, err error) {
+	p, err := start(command, log)
+	if err != nil {
+		return 0, err
+	}
+	ticker := time.NewTicker(PollEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-p.ended:
+			if p.err != nil {
+				return 0, fmt.Errorf("%w\n%s", p.err, p.tail())
+			}
+			return p.peakKiB, nil
+		case <-ticker.C:
+			p.notePeak()
+		}
+	}
 }
 
 // startAll starts the processes of a job. The caller stops them, also when there was an error.
-func startAll(commands []*exec.Cmd, folder, name string) ([]*process, error) {
-	var started []*process
+func startAll(commands []*exec.Cmd, folder, name string) ([]*Process, error) {
+	var started []*Process
 	for i, command := range commands {
 		one, err := start(command, filepath.Join(folder, fmt.Sprintf("%s-%d.log", name, i)))
 		if err != nil {
@@ -44,21 +78,20 @@ func startAll(commands []*exec.Cmd, folder, name string) ([]*process, error) {
 	return started, nil
 }
 
-func start(command *exec.Cmd, log string) (_ *process, err error) {
+func start(command *exec.Cmd, log string) (_ *Process, err error) {
 	file, err := os.Create(log) //nolint:gosec // in our own temporary folder
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
 	defer func() { err = errors.Join(err, file.Close()) }() // the child has its own
 	command.Stdout, command.Stderr = file, file
-	// The kernel ends the child with us, however we end; and Ctrl-C reaches us alone.
-	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	dieWithParent(command)
 	command.Cancel = func() error { return command.Process.Signal(syscall.SIGTERM) }
-	command.WaitDelay = stopTimeout
+	command.WaitDelay = StopTimeout
 	if err := command.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", command.Path, err)
 	}
-	p := &process{command: command, log: log, ended: make(chan struct{})}
+	p := &Process{command: command, log: log, ended: make(chan struct{})}
 	go func() {
 		defer close(p.ended)
 		p.err = command.Wait()
@@ -68,7 +101,7 @@ func start(command *exec.Cmd, log string) (_ *process, err error) {
 
 // check is an error if the process has ended before its time; else it notes the peak of its memory.
 // The kernel's own figure at the end of a process would not do: it begins with that of the parent.
-func (p *process) check() error {
+func (p *Process) check() error {
 	select {
 	case <-p.ended:
 		return fmt.Errorf("process ended early: %w\n%s", errors.Join(p.err, errors.New("its last lines are")), p.tail())
@@ -79,7 +112,7 @@ func (p *process) check() error {
 }
 
 // notePeak notes the peak of its memory so far. Of one that is just ending nothing can be read.
-func (p *process) notePeak() {
+func (p *Process) notePeak() {
 	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.command.Process.Pid), "status"))
 	if err != nil {
 		return
@@ -93,8 +126,8 @@ func (p *process) notePeak() {
 	}
 }
 
-// checkAll checks every process.
-func checkAll(processes []*process) error {
+// CheckAll is an error if one of the processes has ended before its time.
+func CheckAll(processes []*Process) error {
 	errs := make([]error, 0, len(processes))
 	for _, p := range processes {
 		errs = append(errs, p.check())
@@ -103,22 +136,22 @@ func checkAll(processes []*process) error {
 }
 
 // stopAll asks all processes to end, waits for them, and adds up what they took.
-func stopAll(processes []*process) (usage, error) {
-	errs := []error{checkAll(processes)}
+func stopAll(processes []*Process) (Usage, error) {
+	errs := []error{CheckAll(processes)}
 	for _, p := range processes {
 		if err := p.command.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			errs = append(errs, fmt.Errorf("stop process %d: %w", p.command.Process.Pid, err))
 		}
 	}
-	timer := time.NewTimer(stopTimeout)
+	timer := time.NewTimer(StopTimeout)
 	defer timer.Stop()
-	var sum usage
+	var sum Usage
 	for _, p := range processes {
 		select {
 		case <-p.ended:
 		case <-timer.C:
 			timer.Reset(0) // for those that follow
-			errs = append(errs, fmt.Errorf("process %d did not end within %s of SIGTERM\n%s", p.command.Process.Pid, stopTimeout, p.tail()), p.command.Process.Kill())
+			errs = append(errs, fmt.Errorf("process %d did not end within %s of SIGTERM\n%s", p.command.Process.Pid, StopTimeout, p.tail()), p.command.Process.Kill())
 			<-p.ended
 		}
 		if p.err != nil {
@@ -132,7 +165,7 @@ func stopAll(processes []*process) (usage, error) {
 }
 
 // tail is the end of the process's log.
-func (p *process) tail() string {
+func (p *Process) tail() string {
 	const bytesMax = 2000
 	text, err := os.ReadFile(p.log)
 	if err != nil {
