@@ -116,7 +116,7 @@ func runLoop(ctx context.Context, args []string) error {
 		return fmt.Errorf("%s: want brokers, group, topic in, topic out", loopCommand)
 	}
 	options := append(clientOptions(strings.Split(args[0], ",")), kgo.ProducerBatchCompression(kgo.NoCompression()))
-	return yardstick.Loop(ctx, options, yardstick.Task{Group: args[1], In: args[2], Out: args[3]})
+	return yardstick.Loop(ctx, options, yardstick.Task{Group: args[1], In: args[2], Out: args[3]}, 1)
 }
 
 // loopPeer is what one writes without a framework: poll, produce, flush, commit. This program runs

@@ -276,6 +276,7 @@ var notRun = map[string]string{
 	"dev":             "does not end; internal/dev runs it",
 	"verify --follow": "does not end; verify_integration_test.go runs it",
 	"drain":           "ends the process that it is sent to; operations_test.go",
+	"bench":           "takes minutes with what the documents ask for; bench_test.go runs less",
 	"top":             "looks at processes by addresses of the reader's; top_test.go",
 	"bundle":          "asks processes at addresses of the reader's; bundle_test.go",
 	"check --connect": "the embedded broker does not tell of rights; internal/e2e asks a real one",

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -15,8 +14,6 @@ import (
 	"pawl/internal/outbox"
 	"pawl/internal/testkit"
 )
-
-func TestMain(m *testing.M) { os.Exit(testkit.Main(m)) }
 
 // From an empty database to an order that the owner of a lane carries out.
 func TestCommandsWorkOnRealLedger(t *testing.T) {

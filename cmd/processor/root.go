@@ -127,9 +127,13 @@ func (c *cli) printProblems(w io.Writer, problems app.Problems) {
 	}
 }
 
-// count says how many there are of something.
-func count(n int, noun string) string {
-	if n != 1 {
+// count says how many there are of something, whose plural is given where an s does not make it.
+func count(n int, noun string, plural ...string) string {
+	switch {
+	case n == 1:
+	case len(plural) > 0:
+		noun = plural[0]
+	default:
 		noun += "s"
 	}
 	return fmt.Sprintf("%d %s", n, noun)
@@ -167,6 +171,7 @@ Exit codes: 0 ok, 1 runtime error, 2 wrong usage or configuration, 3 findings.`,
 	flags.StringVarP(&c.output, "output", "o", outputTable, "output `FORMAT`: table or json")
 
 	root.AddCommand(
+		c.newBenchCommand(),
 		c.newBundleCommand(),
 		c.newCheckCommand(),
 		c.newCompletionCommand(),

@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+
 	"pawl/internal/kafka"
 	"pawl/internal/txn"
 )
@@ -63,6 +65,12 @@ func (c Config) EndpointNames() []string {
 	}
 	return slices.Sorted(maps.Keys(c.Endpoints))
 }
+
+// Lanes is how many lanes a process runs whose inputs have so many partitions.
+func (c Config) Lanes(partitions int) int { return txn.Lanes(c.Txn.Lanes, partitions) }
+
+// Codec is the compression of what is written.
+func (c Config) Codec() (kgo.CompressionCodec, error) { return txn.Codec(c.Kafka.Compression) }
 
 // KafkaConfig says how to reach the brokers. The caller adds the program's version.
 func (c Config) KafkaConfig(log *slog.Logger) kafka.Config {

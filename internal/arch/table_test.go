@@ -196,7 +196,7 @@ var table = map[string]rule{
 	"cmd/processor": {
 		inside: []string{
 			"app", "bundle", "deadletter", "dev", "kafka", "load", "message", "outbox", "outbox/ledger", "outbox/rebuild", "pause", "postgres", "redact",
-			"telemetry", "top", "verify", // `verify --follow` is a service of its own, with metrics on an address
+			"telemetry", "top", "yardstick", "verify", // `verify --follow` is a service of its own, with metrics on an address
 		},
 		outside: []string{"cobra", "pgx", "terminal", "automemlimit", "kgo", "kadm", "json", "yaml"},
 		tests:   []string{"kfake", "outbox/ledger/ledgertest"},

@@ -44,6 +44,18 @@ func (c Config) choose() (broker Broker, why string) {
 	return BrokerReal, "real: a Java runtime is there"
 }
 
+// OpenBroker opens a cluster that is gone with close, for a command that wants nothing else of dev. name is
+// for people. say is told about slow steps.
+func OpenBroker(ctx context.Context, broker Broker, say func(string)) (addresses []string, name string, closeBroker func() error, err error) {
+	config := Config{Broker: broker, Nodes: 1}
+	choice, _ := config.choose()
+	cluster, err := openBroker(ctx, config, choice, "", say)
+	if err != nil {
+		return nil, "", nil, err
+	}
+	return cluster.addresses, cluster.name, cluster.close, nil
+}
+
 // openBroker opens the chosen broker. say is told about slow steps.
 func openBroker(ctx context.Context, config Config, choice Broker, folder string, say func(string)) (*opened, error) {
 	if choice == BrokerEmbedded {

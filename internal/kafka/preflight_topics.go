@@ -50,7 +50,7 @@ func (p *preflight) checkTopics(ctx context.Context) error {
 
 // suggest looks for a topic that may have been meant. It is a courtesy: its failure is no finding.
 func (p *preflight) suggest(ctx context.Context, name string) string {
-	names, err := requestTopicNames(ctx, p.client)
+	names, err := TopicNames(ctx, p.client)
 	if err != nil {
 		return ""
 	}

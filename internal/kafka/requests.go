@@ -110,8 +110,8 @@ func seenTopics(resp *kmsg.MetadataResponse) map[string]*seenTopic {
 	return topics
 }
 
-// requestTopicNames lists the topics that we may see.
-func requestTopicNames(ctx context.Context, client *kgo.Client) ([]string, error) {
+// TopicNames lists the topics that we may see.
+func TopicNames(ctx context.Context, client *kgo.Client) ([]string, error) {
 	req := kmsg.NewPtrMetadataRequest()
 	req.AllowAutoTopicCreation = false
 	resp, err := req.RequestWith(ctx, client)

@@ -184,7 +184,7 @@ func (c Config) Validate() error {
 	if c.RebalanceTimeout < c.Timeout/2 {
 		bad("kafka.rebalance_timeout is %s, want at least half of txn.timeout (%s)", c.RebalanceTimeout, c.Timeout/2)
 	}
-	if _, err := compression(c.Compression); err != nil {
+	if _, err := Codec(c.Compression); err != nil {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
@@ -211,7 +211,8 @@ func (c Config) topics() []string {
 	return topics
 }
 
-func compression(name string) (kgo.CompressionCodec, error) {
+// Codec is the compression of a name in kafka.compression.
+func Codec(name string) (kgo.CompressionCodec, error) {
 	switch name {
 	case "none":
 		return kgo.NoCompression(), nil

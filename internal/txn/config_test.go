@@ -170,7 +170,7 @@ func TestLanesFollowCoresAndPartitions(t *testing.T) {
 		{3, 1, 3, 3}, // as configured
 		{64, 1000, 64, 64},
 	} {
-		if got := (Config{Lanes: c.configured}).lanes(c.partitions); got < c.least || got > c.most {
+		if got := Lanes(c.configured, c.partitions); got < c.least || got > c.most {
 			t.Errorf("%d configured, %d partitions: %d lanes, want %d..%d", c.configured, c.partitions, got, c.least, c.most)
 		}
 	}

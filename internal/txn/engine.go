@@ -84,7 +84,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	for _, n := range c.known {
 		partitions += n
 	}
-	count := c.lanes(partitions)
+	count := Lanes(c.Lanes, partitions)
 	c.RecordsMax, c.BytesMax = c.recordsMax(count), c.bytesMax(count)
 	workers := max(1, runtime.GOMAXPROCS(0))
 	undertaker := &undertaker{config: c, plain: plain, known: map[string]bool{}}
@@ -106,12 +106,12 @@ func (e *Engine) Run(ctx context.Context) error {
 	return err
 }
 
-// lanes is the number of lanes to run: as configured, or one for two cores, since a lane keeps more
+// Lanes is the number of lanes to run: as configured, or one for two cores, since a lane keeps more
 // than one core busy (it fetches, handles and produces at the same time) and each has transactions of
 // its own, which cost the broker. More lanes than partitions would be idle.
-func (c Config) lanes(partitions int) int {
-	if c.Lanes > 0 {
-		return c.Lanes
+func Lanes(configured, partitions int) int {
+	if configured > 0 {
+		return configured
 	}
 	return max(1, min(partitions, lanesMax, (runtime.GOMAXPROCS(0)+1)/2))
 }

@@ -222,7 +222,7 @@ func resign(ctx context.Context, plain *kgo.Client, group, instance string, epoc
 
 func (k *kgoSession) options(sizes map[string]int, watch watcher) []kgo.Opt {
 	c := k.config
-	codec, _ := compression(c.Compression) // Validate has seen it
+	codec, _ := Codec(c.Compression) // Validate has seen it
 	opts := []kgo.Opt{
 		kgo.ClientID(k.member),
 		kgo.TransactionalID(k.member),

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
 )
 
 // loopRecordsMax bounds what the loop has in hand.
@@ -15,8 +16,17 @@ const loopRecordsMax = 10_000
 
 // Loop copies at least once until ctx ends: poll up to 10,000 records, produce them, flush, commit. It is
 // what one writes without a framework. options say how to connect and what else the client is to have;
-// everything else is the client's default.
-func Loop(ctx context.Context, options []kgo.Opt, task Task) error {
+// everything else is the client's default. There are as many loops, each with a client, as the group is to
+// have members in this process.
+func Loop(ctx context.Context, options []kgo.Opt, task Task, members int) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for range members {
+		group.Go(func() error { return loop(ctx, options, task) })
+	}
+	return group.Wait()
+}
+
+func loop(ctx context.Context, options []kgo.Opt, task Task) error {
 	client, err := kgo.NewClient(append(slices.Clip(options),
 		kgo.ConsumerGroup(task.Group),
 		kgo.ConsumeTopics(task.In),

@@ -12,6 +12,9 @@ import (
 	"go.uber.org/goleak"
 )
 
+// loopMembers is how many members a process that copies has.
+const loopMembers = 2
+
 // TestMain lets the test binary be the process that copies: `loop BROKER GROUP IN OUT`, or one that ends at
 // once: `fail`.
 func TestMain(m *testing.M) {
@@ -21,10 +24,7 @@ func TestMain(m *testing.M) {
 	}
 	switch os.Args[1] {
 	case "loop":
-		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-		defer stop()
-		err := Loop(ctx, []kgo.Opt{kgo.SeedBrokers(os.Args[2])}, Task{Group: os.Args[3], In: os.Args[4], Out: os.Args[5]})
-		if err != nil {
+		if err := runLoop(os.Args[2:]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -34,4 +34,10 @@ func TestMain(m *testing.M) {
 	default:
 		goleak.VerifyTestMain(m)
 	}
+}
+
+func runLoop(args []string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	return Loop(ctx, []kgo.Opt{kgo.SeedBrokers(args[0])}, Task{Group: args[1], In: args[2], Out: args[3]}, loopMembers)
 }

@@ -97,7 +97,7 @@ func TestAStreamIsMeasured(t *testing.T) {
 	lockThread(t)
 	stage, address := openStage(t)
 	_, err := Run([]*exec.Cmd{self(t, "loop", address, task.Group, task.In, task.Out)}, t.TempDir(), "loop", func(processes []*Process) error {
-		if err := stage.Joined(t.Context(), task.Group, 1, processes); err != nil {
+		if err := stage.Joined(t.Context(), task.Group, loopMembers, processes); err != nil {
 			return err
 		}
 		delivered, err := stage.Stream(t.Context(), task, Stream{Count: 200, Bytes: 100, Rate: 1000}, processes)
