@@ -91,6 +91,19 @@ func (t *trial) sets(task yardstick.Task) []string {
 	}
 }
 
+// transactionalIDs are those of the lanes of all processes.
+func (t *trial) transactionalIDs(task yardstick.Task) (ids []string) {
+	for process := range t.flags.processes {
+		for lane := range t.report.Lanes {
+			ids = append(ids, fmt.Sprintf("%s.%s.%d", task.Group, benchInstance(process), lane))
+		}
+	}
+	return ids
+}
+
+// benchInstance names a process.
+func benchInstance(process int) string { return "bench-" + strconv.Itoa(process) }
+
 // commands are the processes of a peer: this program with the user's own settings, files, environment and
 // --set, under those of the task. So no secret is copied anywhere.
 func (t *trial) commands(ctx context.Context, peer string, task yardstick.Task) []*exec.Cmd {
@@ -103,7 +116,7 @@ func (t *trial) commands(ctx context.Context, peer string, task yardstick.Task) 
 		if file := t.configFile(); file != "" {
 			args = append(args, "-c", file)
 		}
-		sets := slices.Concat(t.set, t.sets(task), []string{"instance=bench-" + strconv.Itoa(i), "txn.lanes=" + strconv.Itoa(t.report.Lanes)})
+		sets := slices.Concat(t.set, t.sets(task), []string{"instance=" + benchInstance(i), "txn.lanes=" + strconv.Itoa(t.report.Lanes)})
 		for _, set := range sets {
 			args = append(args, "--set", set)
 		}
@@ -184,6 +197,9 @@ func (t *trial) copyOnce(ctx context.Context, turn yardstick.Turn, peer string, 
 		if result.Markers, err = t.stage.Markers(ctx, task.Out, t.flags.records); err != nil {
 			return err
 		}
+		if result.Transactions, err = t.stage.Transactions(ctx, t.transactionalIDs(task)...); err != nil {
+			return err
+		}
 	}
 	t.screen.step(fmt.Sprintf("%s, %s: %.0f records/s, %.2f CPU s per million, %.0f MiB", peer, turn, result.Rate, result.CPU, result.Peak))
 	if turn.Counts() {
@@ -234,7 +250,7 @@ func (t *trial) waitOnce(ctx context.Context, turn yardstick.Turn, peer string, 
 // prepare makes what a peer writes to. For this program it then looks whether everything is there that it
 // needs, rights above all: a process that lacks one waits for it, and would be taken for a slow one.
 func (t *trial) prepare(ctx context.Context, peer string, task yardstick.Task) error {
-	conf, _, err := t.loadBench(append(t.sets(task), "instance=bench-0"))
+	conf, _, err := t.loadBench(append(t.sets(task), "instance="+benchInstance(0)))
 	if err != nil {
 		return err
 	}

@@ -2,9 +2,12 @@ package yardstick
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 )
 
 // Copied is how fast processes copied a backlog.
@@ -49,4 +52,22 @@ func (s *Stage) Markers(ctx context.Context, topic string, count int64) (int64, 
 	markers := -count
 	ends.Each(func(end kadm.ListedOffset) { markers += end.Offset })
 	return markers, nil
+}
+
+// Transactions is how many transactions the producers with these ids have ended, none of which had another
+// owner before. Where transaction.version is 2 each has an epoch of its own, and the brokers tell the last
+// one; where it is not, there is no telling and the answer is 0.
+func (s *Stage) Transactions(ctx context.Context, ids ...string) (int64, error) {
+	described, err := s.Admin.DescribeTransactions(ctx, ids...)
+	if err != nil {
+		return 0, fmt.Errorf("describe transactions: %w", err)
+	}
+	ended := int64(0)
+	for _, one := range described {
+		if one.Err != nil && !errors.Is(one.Err, kerr.TransactionalIDNotFound) { // one that had nothing to do
+			return 0, fmt.Errorf("describe the transactions of %s: %w", one.TxnID, one.Err)
+		}
+		ended += max(0, int64(one.ProducerEpoch))
+	}
+	return ended, nil
 }

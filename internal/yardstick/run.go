@@ -8,11 +8,12 @@ type CopyRun struct {
 	Round int    `json:"round"`
 	Copied
 
-	CPU     float64      `json:"cpu_s_per_million"`                  // of the processes, from their start to their end
-	Broker  float64      `json:"broker_cpu_s_per_million,omitempty"` // in the same time; 0 where it isn't ours
-	Peak    float64      `json:"peak_rss_mib"`                       // of the process that had most
-	Markers int64        `json:"markers,omitempty"`                  // of transactions in the output, where they were counted
-	Tally   load.Tallied `json:"tally"`
+	CPU          float64      `json:"cpu_s_per_million"`                  // of the processes, from their start to their end
+	Broker       float64      `json:"broker_cpu_s_per_million,omitempty"` // in the same time; 0 where it isn't ours
+	Peak         float64      `json:"peak_rss_mib"`                       // of the process that had most
+	Transactions int64        `json:"transactions,omitempty"`             // where they were counted
+	Markers      int64        `json:"markers,omitempty"`                  // of them in the output
+	Tally        load.Tallied `json:"tally"`
 }
 
 // By names the peer.
