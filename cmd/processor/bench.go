@@ -99,7 +99,7 @@ the brokers are not of this machine.`,
 	cmd.MarkFlagsMutuallyExclusive("bootstrap", "kafka")
 	cmd.MarkFlagsMutuallyExclusive("records", "latency")
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("kafka", cobra.FixedCompletions(dev.Brokers(), cobra.ShellCompDirectiveNoFileComp)))
-	cmd.AddCommand(c.newBenchCleanCommand(), c.newBenchLoopCommand())
+	cmd.AddCommand(c.newBenchCleanCommand(), c.newBenchLoopCommand(), c.newBenchSizeCommand())
 	return cmd
 }
 

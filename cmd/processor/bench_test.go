@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net"
 	"os"
 	"slices"
@@ -277,5 +278,56 @@ func TestBenchAsksBeforeItWritesElsewhere(t *testing.T) {
 	got := y.runBench(t.Context(), &watcher{})
 	if asked == 0 || got.code != exitUsage || !strings.Contains(got.stderr, "--yes") || !strings.Contains(got.stderr, "writes") {
 		t.Errorf("got %+v, want the plan, and that it asks", got)
+	}
+}
+
+// The size of a load is computed from what bench has measured, and from what is built in where nothing is given.
+func TestBenchSizeAnswersFromWhatWasMeasured(t *testing.T) {
+	t.Parallel()
+	var own, other sizeAnswer
+	for into, args := range map[*sizeAnswer][]string{
+		&own:   {},
+		&other: {"--measured", writeFile(t, sizeRun(30, 300_000)) + "," + writeFile(t, sizeRun(1000, 50_000))},
+	} {
+		got := invoke(t, nil, append([]string{"bench", "size", "--rate", "1000000", "-o", "json"}, args...)...)
+		if got.code != exitOK || got.stderr != "" {
+			t.Fatalf("got %+v", got)
+		}
+		if err := json.Unmarshal([]byte(got.stdout), into); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if own.Lanes == 0 || own.Partitions < own.Lanes || own.Costs == other.Costs || other.Transactions == 0 {
+		t.Errorf("sizes %+v and %+v, want one of each measurement", own, other)
+	}
+	got := invoke(t, nil, "bench", "size", "--rate", "10000", "--bytes", "100")
+	if got.code != exitOK || !strings.Contains(got.stderr, "processor bench --bytes 100") || !strings.Contains(got.stdout, "partitions") {
+		t.Errorf("got %+v, want a table, and a warning of the other size", got)
+	}
+}
+
+// sizeRun is what bench printed of 500,000 records.
+func sizeRun(transactions, rate int) string {
+	return fmt.Sprintf(`{"processes": 1, "lanes": 1, "bytes": 500, "throughput": [{"peer": "pawl", "records_per_second": %d,
+		"cpu_s_per_million": 2, "transactions": %d, "tally": {"seen": 500000}}]}`, rate, transactions)
+}
+
+func TestBenchSizeRefusesWhatItCannotCompute(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		args []string
+		want string
+	}{
+		"no rate":     {nil, "rate"},
+		"no number":   {[]string{"--rate", "NaN"}, "--rate"},
+		"no time":     {[]string{"--rate", "1000", "--latency", "1ms"}, "no number of lanes"},
+		"no file":     {[]string{"--rate", "1000", "--measured", "nowhere.json"}, "nowhere.json"},
+		"no result":   {[]string{"--rate", "1000", "--measured", writeFile(t, "{}")}, "processor bench -o json"},
+		"one of them": {[]string{"--rate", "1000", "--measured", writeFile(t, sizeRun(30, 300_000))}, "txn.records_max"},
+	} {
+		got := invoke(t, nil, append([]string{"bench", "size"}, test.args...)...)
+		if got.code != exitUsage || !strings.Contains(got.stderr, test.want) {
+			t.Errorf("%s: got %+v, want exit code %d and %q", name, got, exitUsage, test.want)
+		}
 	}
 }

@@ -91,14 +91,25 @@ func (t *trial) sets(task yardstick.Task) []string {
 	}
 }
 
-// transactionalIDs are those of the lanes of all processes.
-func (t *trial) transactionalIDs(task yardstick.Task) (ids []string) {
+// ended is what the transactions of a task left behind so far.
+type ended struct{ transactions, markers int64 }
+
+// ended counts the transactions of the lanes of all processes, and their markers in an output of so many
+// records; the loop has none.
+func (t *trial) ended(ctx context.Context, peer string, task yardstick.Task, records int64) (found ended, err error) {
+	if peer == benchLoop {
+		return found, nil
+	}
+	var ids []string
 	for process := range t.flags.processes {
 		for lane := range t.report.Lanes {
 			ids = append(ids, fmt.Sprintf("%s.%s.%d", task.Group, benchInstance(process), lane))
 		}
 	}
-	return ids
+	if found.transactions, err = t.stage.Transactions(ctx, ids...); err == nil {
+		found.markers, err = t.stage.Markers(ctx, task.Out, records)
+	}
+	return found, err
 }
 
 // benchInstance names a process.
@@ -193,14 +204,11 @@ func (t *trial) copyOnce(ctx context.Context, turn yardstick.Turn, peer string, 
 	if result.Tally, err = t.stage.Check(ctx, task.Out, run, t.flags.records, peer == benchPawl); err != nil {
 		return err
 	}
-	if peer == benchPawl {
-		if result.Markers, err = t.stage.Markers(ctx, task.Out, t.flags.records); err != nil {
-			return err
-		}
-		if result.Transactions, err = t.stage.Transactions(ctx, t.transactionalIDs(task)...); err != nil {
-			return err
-		}
+	all, err := t.ended(ctx, peer, task, t.flags.records)
+	if err != nil {
+		return err
 	}
+	result.Transactions, result.Markers = all.transactions, all.markers
 	t.screen.step(fmt.Sprintf("%s, %s: %.0f records/s, %.2f CPU s per million, %.0f MiB", peer, turn, result.Rate, result.CPU, result.Peak))
 	if turn.Counts() {
 		t.report.Copies = append(t.report.Copies, result)
@@ -219,6 +227,7 @@ func (t *trial) waitOnce(ctx context.Context, turn yardstick.Turn, peer string, 
 	stream := warm
 	stream.First, stream.Count = warm.Count, t.streamed()-warm.Count
 	var delivered load.Delivered
+	var before, after ended
 	used, err := yardstick.Run(t.commands(ctx, peer, task), t.folder, task.Group, func(processes []*yardstick.Process) (err error) {
 		t.screen.live("%s, %s: joining the group", peer, turn)
 		if err := t.stage.Joined(ctx, task.Group, t.flags.processes*t.report.Lanes, processes); err != nil {
@@ -230,7 +239,13 @@ func (t *trial) waitOnce(ctx context.Context, turn yardstick.Turn, peer string, 
 				return fmt.Errorf("warm up: %w", err)
 			}
 		}
-		delivered, err = t.stage.Stream(ctx, task, stream, processes)
+		if before, err = t.ended(ctx, peer, task, warm.Count); err != nil {
+			return err
+		}
+		if delivered, err = t.stage.Stream(ctx, task, stream, processes); err != nil {
+			return err
+		}
+		after, err = t.ended(ctx, peer, task, t.streamed())
 		return err
 	})
 	if err != nil {
@@ -239,6 +254,7 @@ func (t *trial) waitOnce(ctx context.Context, turn yardstick.Turn, peer string, 
 	result := yardstick.WaitRun{
 		Peer: peer, Round: turn.Round, Latency: delivered.FromCall, Scheduled: delivered.FromSchedule,
 		CPU: yardstick.PerMillion(used.CPU, t.streamed()), Peak: float64(used.PeakKiB) / 1024,
+		Transactions: after.transactions - before.transactions, Markers: after.markers - before.markers,
 	}
 	t.screen.step(fmt.Sprintf("%s, %s: %s", peer, turn, result.Scheduled))
 	if turn.Counts() {

@@ -174,6 +174,10 @@ var table = map[string]rule{
 		tests:   []string{"kfake"},
 	},
 
+	// How many lanes, processes and partitions a load wants: arithmetic over what bench has printed. Its tests ask
+	// brokers whether they agree.
+	"sizing": {tests: []string{"kadm"}},
+
 	// The exactly-once checker. It shares nothing with the engine and the ledger, whose mistakes it is to find,
 	// but the nouns and the pure handlers, which are its model.
 	"verify": {
@@ -196,7 +200,7 @@ var table = map[string]rule{
 	"cmd/processor": {
 		inside: []string{
 			"app", "bundle", "deadletter", "dev", "kafka", "load", "message", "outbox", "outbox/ledger", "outbox/rebuild", "pause", "postgres", "redact",
-			"telemetry", "top", "yardstick", "verify", // `verify --follow` is a service of its own, with metrics on an address
+			"sizing", "telemetry", "top", "yardstick", "verify", // `verify --follow` is a service of its own, with metrics on an address
 		},
 		outside: []string{"cobra", "pgx", "terminal", "automemlimit", "kgo", "kadm", "json", "yaml"},
 		tests:   []string{"kfake", "outbox/ledger/ledgertest"},

@@ -29,6 +29,9 @@ type WaitRun struct {
 	CPU       float64      `json:"cpu_s_per_million"`
 	Broker    float64      `json:"broker_cpu_s_per_million,omitempty"` // serves producer and reader too, the same for all
 	Peak      float64      `json:"peak_rss_mib"`
+
+	Transactions int64 `json:"transactions,omitempty"` // of the measured part, where they were counted
+	Markers      int64 `json:"markers,omitempty"`      // of them in the output
 }
 
 // By names the peer.
