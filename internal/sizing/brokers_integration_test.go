@@ -6,8 +6,10 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -37,7 +39,8 @@ type coordinated struct {
 func openCoordinated(tb testing.TB, lanes int, partitions int32) *coordinated {
 	tb.Helper()
 	kafka := testkit.KafkaCluster(tb, 3)
-	c := &coordinated{options: []kgo.Opt{kgo.SeedBrokers(kafka.Brokers()...)}, topic: "out"}
+	// The answers of a machine that has much else to do are waited for: a request that is given up may have been carried out.
+	c := &coordinated{options: []kgo.Opt{kgo.SeedBrokers(kafka.Brokers()...), kgo.RequestTimeoutOverhead(5 * time.Minute)}, topic: "out"}
 	c.admin = kadm.NewClient(c.client(tb))
 	made, err := c.admin.CreateTopics(tb.Context(), partitions, 1, nil, c.topic, "in")
 	if err == nil {
@@ -56,7 +59,7 @@ func laneID(lane int) string { return fmt.Sprintf("%s.one.%d", group, lane) }
 
 func (c *coordinated) client(tb testing.TB, options ...kgo.Opt) *kgo.Client {
 	tb.Helper()
-	client, err := kgo.NewClient(append(c.options[:1:1], options...)...)
+	client, err := kgo.NewClient(append(slices.Clip(c.options), options...)...)
 	if err != nil {
 		tb.Fatal(err)
 	}
