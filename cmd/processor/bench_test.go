@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -135,6 +136,29 @@ func TestBenchCleansUpAfterCtrlC(t *testing.T) {
 	got := y.runBench(ctx, watch, "--records", "1000")
 	if !interrupted || got.code != exitRuntime || !strings.Contains(got.stderr, "interrupted") || !strings.Contains(got.stderr, "are deleted") {
 		t.Errorf("got %+v, want that it was interrupted and cleaned up", got)
+	}
+	y.wantNothingLeft()
+}
+
+// Ctrl-C while a process of ours is in its group: it ends, and its group is deleted, too.
+func TestBenchEndsItsProcessesAfterCtrlC(t *testing.T) {
+	t.Parallel()
+	y := newYard(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var joined atomic.Int64
+	y.cluster.ControlKey(int16(kmsg.Heartbeat), func(request kmsg.Request) (kmsg.Response, error, bool) {
+		y.cluster.KeepControl()
+		if request.(*kmsg.HeartbeatRequest).MemberID != "pawl-preflight" {
+			joined.Add(1)
+			cancel()
+		}
+		return nil, nil, false
+	})
+	// The stream is slow and long: what ends it is the first heartbeat.
+	got := y.runBench(ctx, &watcher{}, "--latency", "1", "--duration", "10m", "--set", "kafka.heartbeat=100ms")
+	if joined.Load() == 0 || got.code != exitRuntime || !strings.Contains(got.stderr, "interrupted") {
+		t.Errorf("%d heartbeats, got %+v, want that it was interrupted", joined.Load(), got)
 	}
 	y.wantNothingLeft()
 }

@@ -75,7 +75,7 @@ func (c *coordinated) transact(ctx context.Context, lane, partitions int, offset
 	}
 	records := make([]*kgo.Record, partitions)
 	for i := range records {
-		records[i] = &kgo.Record{Topic: c.topic, Partition: int32(i), Value: []byte("x")} //nolint:gosec // few
+		records[i] = &kgo.Record{Topic: c.topic, Partition: int32(i), Value: []byte("x")}
 	}
 	if err := client.ProduceSync(ctx, records...).FirstErr(); err != nil {
 		return fmt.Errorf("produce: %w", err)
@@ -87,7 +87,7 @@ func (c *coordinated) transact(ctx context.Context, lane, partitions int, offset
 	request := kmsg.NewPtrTxnOffsetCommitRequest()
 	request.TransactionalID, request.Group, request.ProducerID, request.ProducerEpoch = laneID(lane), group, id, epoch
 	partition := kmsg.NewTxnOffsetCommitRequestTopicPartition()
-	partition.Partition, partition.Offset = int32(lane), offset //nolint:gosec // few
+	partition.Partition, partition.Offset = int32(lane), offset
 	topic := kmsg.NewTxnOffsetCommitRequestTopic()
 	topic.Topic, topic.Partitions = "in", append(topic.Partitions, partition)
 	request.Topics = append(request.Topics, topic)

@@ -74,7 +74,7 @@ func simulate(c Costs, rate, interval float64, transactions int, random *rand.Ra
 func TestArithmeticAgreesWithASimulation(t *testing.T) {
 	t.Parallel()
 	seed := uint64(1)
-	random := rand.New(rand.NewPCG(seed, 2)) //nolint:gosec // a simulation
+	random := rand.New(rand.NewPCG(seed, 2))
 	near := func(what string, got, want, share float64) {
 		t.Helper()
 		if math.Abs(got-want) > want*share {
@@ -101,7 +101,7 @@ func TestArithmeticAgreesWithASimulation(t *testing.T) {
 // longer than was asked for, but for what chance adds.
 func TestPlannedLanesKeepUpAndKeepTheLatency(t *testing.T) {
 	t.Parallel()
-	random := rand.New(rand.NewPCG(3, 4)) //nolint:gosec // a simulation
+	random := rand.New(rand.NewPCG(3, 4))
 	for _, latency := range []time.Duration{0, 40 * time.Millisecond, 100 * time.Millisecond} {
 		for _, rate := range []float64{10_000, 100_000, 1_000_000, 10_000_000} {
 			l := chart(rate)
