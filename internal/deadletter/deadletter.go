@@ -65,6 +65,8 @@ type Queue struct {
 	recordsMax  int
 	bytesMax    int
 	attemptWait time.Duration
+	tail        tail
+	notesMax    int
 	hooks       hooks
 }
 
@@ -82,6 +84,7 @@ func Open(config Config) (*Queue, error) {
 	return &Queue{
 		config: config, client: client, admin: kadm.NewClient(client),
 		recordsMax: batchRecordsMax, bytesMax: batchBytesMax, attemptWait: attemptWait,
+		tail: tail{offsets: tailOffsetsMax, bytes: tailBytesMax}, notesMax: notesMax,
 	}, nil
 }
 
@@ -96,7 +99,7 @@ func (q *Queue) Each(ctx context.Context, filter Filter, visit func(Letter) erro
 	if err != nil {
 		return err
 	}
-	markers, err := q.readMarkers(ctx, topic, q.admin.ListCommittedOffsets)
+	markers, err := q.readMarkers(ctx, topic, q.admin.ListCommittedOffsets, 0)
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ const (
 	StateOpen      State = "open"
 	StateRedriven  State = "redriven"
 	StateDiscarded State = "discarded"
+	StateUnknown   State = "unknown" // a look does not read without end, see Queue.Newest; nobody settles by it
 )
 
 // Letter is one dead letter: the refused record as it was, and the story of its refusal.

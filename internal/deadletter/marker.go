@@ -71,7 +71,7 @@ func (m *markers) set(partition int32, offset int64, state State) {
 		w.redriven |= bit
 	case StateDiscarded:
 		w.discarded |= bit
-	case StateOpen:
+	case StateOpen, StateUnknown:
 	}
 }
 
@@ -106,8 +106,8 @@ func (m *markers) record(control string, p Position, state State, reason string)
 }
 
 // readMarkers reads the control topic up to the end that list gives: a reader is content with
-// ListCommittedOffsets, who settles needs ListEndOffsets.
-func (q *Queue) readMarkers(ctx context.Context, letters kadm.TopicDetail, list listOffsets) (*markers, error) {
+// ListCommittedOffsets, who settles needs ListEndOffsets. Beyond most records it gives up; 0 is no limit.
+func (q *Queue) readMarkers(ctx context.Context, letters kadm.TopicDetail, list listOffsets, most int) (*markers, error) {
 	control, err := q.describe(ctx, q.config.ControlTopic)
 	if err != nil {
 		return nil, err
@@ -118,11 +118,15 @@ func (q *Queue) readMarkers(ctx context.Context, letters kadm.TopicDetail, list 
 	if err != nil {
 		return nil, err
 	}
+	read := 0
 	for _, b := range ends {
 		if b.partition != markerPartition {
 			continue
 		}
 		err := q.scan(ctx, control, b.partition, b.start, b.end, func(r *kgo.Record) error {
+			if read++; most > 0 && read > most {
+				return errManyNotes
+			}
 			if err := m.apply(r, strange); err != nil {
 				return fmt.Errorf("control topic %s, offset %d: %w", control.Topic, r.Offset, err)
 			}

@@ -60,7 +60,7 @@ func (q *Queue) openPurge(ctx context.Context, dryRun bool) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	markers, err := q.readMarkers(ctx, topic, q.admin.ListCommittedOffsets)
+	markers, err := q.readMarkers(ctx, topic, q.admin.ListCommittedOffsets, 0)
 	return &session{markers: markers}, err
 }
 

@@ -78,6 +78,8 @@ func (q *Queue) scan(ctx context.Context, topic kadm.TopicDetail, partition int3
 			}
 			filter.Restart()
 			continue
+		case errors.Is(err, kerr.TopicAuthorizationFailed):
+			return fmt.Errorf("read %s: this user lacks the right Read on it: %w", topic.Topic, err)
 		case !kerr.IsRetriable(err) && !kgo.IsRetryableBrokerErr(err) || time.Since(progress) > scanStallMax:
 			return fmt.Errorf("read %s/%d at offset %d: %w", topic.Topic, partition, from, err)
 		default:

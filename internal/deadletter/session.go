@@ -60,7 +60,7 @@ func (q *Queue) openSession(ctx context.Context, o *origins) (*session, error) {
 	}
 	topic, err := q.describe(ctx, q.config.Topic)
 	if err == nil {
-		s.markers, err = q.readMarkers(ctx, topic, q.admin.ListEndOffsets)
+		s.markers, err = q.readMarkers(ctx, topic, q.admin.ListEndOffsets, 0)
 	}
 	if err != nil {
 		s.close()

@@ -115,7 +115,7 @@ func (r *run) run(ctx context.Context) error {
 	}
 	var known *markers
 	if r.options.DryRun {
-		known, err = r.queue.readMarkers(ctx, topic, r.queue.admin.ListCommittedOffsets)
+		known, err = r.queue.readMarkers(ctx, topic, r.queue.admin.ListCommittedOffsets, 0)
 	} else if r.session, err = r.queue.openSession(ctx, r.origins); err == nil {
 		defer func() {
 			if r.session != nil {
