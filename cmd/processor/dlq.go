@@ -97,45 +97,7 @@ func (c *cli) openDeadLetters(cmd *cobra.Command) (*deadletter.Queue, error) {
 	if err != nil {
 		return nil, err
 	}
-	return deadletter.Open(deadletter.Config{
-		Client: options, Application: conf.Application, ReplayGeneration: conf.ReplayGeneration,
-		Topic: conf.DeadLetterTopic(), ControlTopic: conf.ControlTopic(),
-	})
-}
-
-// listedLetter is one line of `dlq ls -o json`.
-type listedLetter struct {
-	Letter     string    `json:"letter"` // partition/offset in the dead-letter topic
-	State      string    `json:"state"`
-	Time       time.Time `json:"time"` // of the refused record
-	Source     string    `json:"source,omitempty"`
-	Handler    string    `json:"handler,omitempty"`
-	Reason     string    `json:"reason,omitempty"`
-	Error      string    `json:"error,omitempty"`
-	Redrives   int       `json:"redrives"`
-	KeyBytes   int       `json:"key_bytes"` // -1 stands for null
-	ValueBytes int       `json:"value_bytes"`
-}
-
-func newListedLetter(l *deadletter.Letter) listedLetter {
-	listed := listedLetter{
-		Letter: l.Position().String(), State: string(l.State), Time: l.Timestamp.UTC(),
-		Handler: l.Handler, Reason: l.Reason, Error: l.Error, Redrives: l.Redrives,
-		KeyBytes: bytesOrNull(l.Key), ValueBytes: bytesOrNull(l.Value),
-	}
-	if l.Unreadable != nil {
-		listed.Error = l.Unreadable.Error()
-	} else {
-		listed.Source = l.Source.String()
-	}
-	return listed
-}
-
-func bytesOrNull(b []byte) int {
-	if b == nil {
-		return -1
-	}
-	return len(b)
+	return deadletter.Open(conf.DeadLetters(options))
 }
 
 const (
@@ -183,12 +145,12 @@ call. What has been redriven or discarded is shown with --all until it is purged
 var errEnoughLetters = errors.New("enough letters")
 
 func (c *cli) listLetters(ctx context.Context, queue *deadletter.Queue, filter deadletter.Filter, most int) error {
-	listed := []listedLetter{}
+	listed := []app.ListedLetter{}
 	err := queue.Each(ctx, filter, func(l deadletter.Letter) error {
 		if most > 0 && len(listed) == most {
 			return errEnoughLetters
 		}
-		listed = append(listed, newListedLetter(&l))
+		listed = append(listed, app.ListLetter(&l))
 		return nil
 	})
 	more := errors.Is(err, errEnoughLetters)

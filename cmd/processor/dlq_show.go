@@ -10,17 +10,16 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
+	"pawl/internal/app"
 	"pawl/internal/deadletter"
 )
 
 // shownLetter is a dead letter with its contents, exact: bytes are base64 in JSON.
 type shownLetter struct {
-	listedLetter
+	app.ListedLetter
 	Key     []byte        `json:"key"`
 	Value   []byte        `json:"value"`
 	Text    *string       `json:"value_text,omitempty"` // the value once more, where it is text
@@ -111,8 +110,8 @@ func (c *cli) showLetters(letters []deadletter.Letter, most int) error {
 	shown := make([]shownLetter, 0, len(letters))
 	for i := range letters {
 		l := &letters[i]
-		s := shownLetter{listedLetter: newListedLetter(l), Key: l.Key, Value: l.Value, Headers: []shownHeader{}}
-		if text := string(l.Value); l.Value != nil && isText(text) {
+		s := shownLetter{ListedLetter: app.ListLetter(l), Key: l.Key, Value: l.Value, Headers: []shownHeader{}}
+		if text := string(l.Value); l.Value != nil && app.IsText(text) {
 			s.Text = &text
 		}
 		for _, h := range l.Headers {
@@ -137,7 +136,7 @@ func (c *cli) showLetters(letters []deadletter.Letter, most int) error {
 func (c *cli) showLetter(s shownLetter, most int) error {
 	headers := make([][]string, 0, len(s.Headers))
 	for _, h := range s.Headers {
-		headers = append(headers, []string{"header", printable(h.Key) + " = " + preview(h.Value, showKeyBytes)})
+		headers = append(headers, []string{"header", printable(h.Key) + " = " + app.PreviewBytes(h.Value, showKeyBytes)})
 	}
 	rows := slices.Concat([][]string{
 		{"letter", s.Letter},
@@ -148,7 +147,7 @@ func (c *cli) showLetter(s shownLetter, most int) error {
 		{"reason", printable(s.Reason)},
 		{"error", printable(s.Error)},
 		{"redrives", strconv.Itoa(s.Redrives)},
-		{"key", preview(s.Key, showKeyBytes)},
+		{"key", app.PreviewBytes(s.Key, showKeyBytes)},
 	}, headers, [][]string{{"value", describeValue(s)}})
 	if err := c.render(nil, table{rows: rows}); err != nil {
 		return err
@@ -184,28 +183,4 @@ func printValue(w io.Writer, s shownLetter, most int) error {
 		_, err = fmt.Fprintf(w, "... %s more: --bytes shows more, --raw all\n", count(rest, "byte"))
 	}
 	return err
-}
-
-// preview shows a key or a header on one line.
-func preview(b []byte, most int) string {
-	if b == nil {
-		return "null"
-	}
-	part := b[:min(most, len(b))]
-	text := strconv.Quote(string(part))
-	if !isText(string(part)) {
-		text = "0x" + hex.EncodeToString(part)
-	}
-	if len(part) < len(b) {
-		text += fmt.Sprintf("... (%s)", count(len(b), "byte"))
-	}
-	return text
-}
-
-// isText tells text that a terminal can show from anything else.
-func isText(text string) bool {
-	if !utf8.ValidString(text) {
-		return false
-	}
-	return strings.IndexFunc(text, func(r rune) bool { return !unicode.IsPrint(r) && r != '\n' && r != '\t' }) < 0
 }

@@ -156,7 +156,7 @@ func effectTable(listed []app.ListedEffect, now time.Time) table {
 			status = strconv.Itoa(l.HTTPStatus)
 		}
 		t.rows = append(t.rows, []string{
-			l.Effect, l.State, age(now.Sub(l.Committed)), printable(l.Endpoint), shorten(preview(l.Key, listKeyBytes), 2*listKeyBytes), strconv.Itoa(l.Attempts), status,
+			l.Effect, l.State, age(now.Sub(l.Committed)), printable(l.Endpoint), shorten(app.PreviewBytes(l.Key, listKeyBytes), 2*listKeyBytes), strconv.Itoa(l.Attempts), status,
 			describeWait(l), shorten(printable(l.Error), listErrorRunes),
 		})
 	}

@@ -126,7 +126,7 @@ func (c *cli) showEffect(s *app.ShownEffect, most int) error {
 		{"state", s.State},
 		{"endpoint", printable(s.Endpoint)},
 		{"class", s.Class},
-		{"key", preview(s.Key, showKeyBytes)},
+		{"key", app.PreviewBytes(s.Key, showKeyBytes)},
 		{"source", printable(s.Source)},
 		{"committed", s.Committed.Format(time.RFC3339Nano)},
 		{"attempts", strconv.Itoa(s.Attempts)},
@@ -148,10 +148,10 @@ func (c *cli) showEffect(s *app.ShownEffect, most int) error {
 	}
 	if s.Response != nil {
 		rows = append(rows, []string{"answer", describeBody(s.HTTPStatus, s.Response)})
-		rows = append(rows, []string{"", preview(s.Response.Body, min(most, showKeyBytes))})
+		rows = append(rows, []string{"", app.PreviewBytes(s.Response.Body, min(most, showKeyBytes))})
 	}
 	body := shownLetter{Value: s.Body}
-	if text := string(s.Body); isText(text) {
+	if text := string(s.Body); app.IsText(text) {
 		body.Text = &text
 	}
 	rows = append(rows, []string{"body", describeValue(body) + ", " + printable(s.ContentType)})

@@ -2,23 +2,16 @@ package admin
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 	"unicode"
 	"unicode/utf8"
 )
 
-const (
-	effectsTimeout  = 10 * time.Second
-	effectsAtOnce   = 2   // the calls need the ledger's connections more than its readers do
-	effectsPatience = "2" // seconds, told to whom is turned away
-	actorRuneMax    = 100
-)
+const actorRuneMax = 100
 
 // Effects is the effect ledger as an operator sees it. All of it needs the token, because keys and errors
 // are somebody's data. What it returns is answered as JSON. An error that is a *Problem is answered as it is;
@@ -63,38 +56,11 @@ func (o *Order) validate() error {
 
 // routeEffects serves the ledger, or says that there is none.
 func (s *Server) routeEffects(mux *http.ServeMux) {
-	turns := make(chan struct{}, effectsAtOnce)
-	handle := func(pattern string, answer func(ctx context.Context, w http.ResponseWriter, r *http.Request) (code int, value any, err error)) {
-		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-			if !s.authorised(w, r) {
-				return
-			}
-			if s.config.Effects == nil {
-				writeProblem(w, http.StatusNotFound, "this process has no effect ledger: ask one that has postgres.dsn_file or PROCESSOR_POSTGRES_DSN")
-				return
-			}
-			select {
-			case turns <- struct{}{}:
-				defer func() { <-turns }()
-			default:
-				w.Header().Set("Retry-After", effectsPatience)
-				writeProblem(w, http.StatusServiceUnavailable, fmt.Sprintf("%d questions to the ledger are being answered: ask again", effectsAtOnce))
-				return
-			}
-			ctx, cancel := context.WithTimeout(r.Context(), effectsTimeout)
-			defer cancel()
-			code, value, err := answer(ctx, w, r)
-			if err == nil {
-				writeJSON(w, code, value)
-				return
-			}
-			problem, is := errors.AsType[*Problem](err)
-			if !is {
-				problem = &Problem{http.StatusServiceUnavailable, "the ledger cannot be asked: " + err.Error()}
-			}
-			writeProblem(w, problem.Status, problem.Detail)
-		})
+	ledger := newAsked("the ledger")
+	if s.config.Effects == nil {
+		ledger.missing = "this process has no effect ledger: ask one that has postgres.dsn_file or PROCESSOR_POSTGRES_DSN"
 	}
+	handle := func(pattern string, answer answer) { s.routeAsked(mux, ledger, pattern, answer) }
 	handle("GET /api/v1/effects", func(ctx context.Context, _ http.ResponseWriter, r *http.Request) (int, any, error) {
 		value, err := s.config.Effects.List(ctx, r.URL.Query())
 		return http.StatusOK, value, err
@@ -108,17 +74,12 @@ func (s *Server) routeEffects(mux *http.ServeMux) {
 }
 
 func (s *Server) showEffect(ctx context.Context, _ http.ResponseWriter, r *http.Request) (int, any, error) {
-	query := r.URL.Query()
-	contents := query.Get("contents")
-	query.Del("contents")
-	switch {
-	case len(query) > 0 || contents != "" && contents != "true" && contents != "false":
-		return 0, nil, &Problem{http.StatusBadRequest, "the query takes contents=true and nothing else"}
-	case contents == "true" && !s.config.Contents:
-		return 0, nil, &Problem{http.StatusForbidden, "contents are not shown here: set admin.contents, or use `processor effects show`"}
+	contents, err := s.contentsAsked(r, "processor effects show")
+	if err != nil {
+		return 0, nil, err
 	}
-	value, err := s.config.Effects.Show(ctx, r.PathValue("effect"), contents == "true")
-	if err == nil && contents == "true" {
+	value, err := s.config.Effects.Show(ctx, r.PathValue("effect"), contents)
+	if err == nil && contents {
 		s.config.Log.LogAttrs(ctx, slog.LevelInfo, "contents of an effect were shown", slog.String("effect", r.PathValue("effect")), slog.String("remote", r.RemoteAddr))
 	}
 	return http.StatusOK, value, err

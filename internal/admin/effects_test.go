@@ -148,7 +148,7 @@ func TestEffectsAnswerFewAtOnce(t *testing.T) {
 	s := open(t, withEffects(fakeEffects{entered: entered}))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
-	for range effectsAtOnce {
+	for range askedAtOnce {
 		go func() {
 			request := httptest.NewRequestWithContext(ctx, http.MethodGet, "/api/v1/effects", nil)
 			request.Header.Set("Authorization", "Bearer "+token)
@@ -163,7 +163,7 @@ func TestEffectsAnswerFewAtOnce(t *testing.T) {
 		t.Error("nobody says when to ask again")
 	}
 	cancel()
-	for range effectsAtOnce {
+	for range askedAtOnce {
 		<-done
 	}
 	if answer := s.ask(t, http.MethodGet, "/api/v1/effects/3:42", ""); answer.Code != http.StatusOK {

@@ -50,6 +50,8 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request) {
 		"Token":       s.config.TokenFile != "",
 		"Ledger":      s.config.Effects != nil,
 		"Pauses":      s.config.Pauses != nil,
+		"Letters":     s.config.DeadLetters != nil,
+		"Contents":    s.config.Contents,
 		"Profiling":   s.config.Profiling,
 		"ReasonMax":   reasonRuneMax,
 		"ActorMax":    actorRuneMax,

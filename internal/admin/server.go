@@ -3,7 +3,7 @@
 // ledgers: every fact comes through a function in Config.
 //
 // What only reads the state of the process needs no token; what changes anything needs the bearer token of
-// Config.TokenFile and a reason, and leaves an audit line in the log. What reads effects needs the token too. No
+// Config.TokenFile and a reason, and leaves an audit line in the log. What reads effects or dead letters needs the token too. No
 // answer holds a secret, nor a payload that was not asked for and allowed.
 package admin
 
@@ -59,11 +59,13 @@ type Config struct {
 	Settings any
 	// Effects answers for the effect ledger, nil where this process has none.
 	Effects Effects
+	// DeadLetters shows dead letters, nil: not here.
+	DeadLetters DeadLetters
 	// Pauses lets operators leave input and endpoints alone for a while; nil: there is no such thing here.
 	Pauses Pauses
 	// Notes are lines for whoever asks for the readiness in full: what is as an operator wanted it, and not as usual.
 	Notes func() []string
-	// Contents allows Effects to show what was sent and answered to whoever has the token.
+	// Contents allows Effects to show what was sent and answered, and DeadLetters what was refused, to whoever has the token.
 	Contents bool
 	// Drain begins a drain and returns at once. An error says why it cannot begin. Asking again
 	// while a drain goes on is no error.
@@ -197,6 +199,7 @@ func (s *Server) handler() http.Handler {
 	})
 	mux.HandleFunc("POST /api/v1/drain", s.drain)
 	s.routeEffects(mux)
+	s.routeLetters(mux)
 	s.routePauses(mux)
 	if s.config.Profiling {
 		// Not pprof.Cmdline: an argument may hold a secret.

@@ -15,8 +15,6 @@ import (
 	"pawl/internal/txn"
 )
 
-const markup = `<img src=x onerror=alert(1)>`
-
 // busy is a process of which everything that the page can show is true at once. Its counts grow with each look.
 type busy struct {
 	mu    sync.Mutex

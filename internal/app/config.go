@@ -123,8 +123,8 @@ type Postgres struct {
 // Admin is the operations HTTP server.
 type Admin struct {
 	Listen    string   `yaml:"listen" doc:"Address to listen on, as host:port or :port."`
-	TokenFile string   `yaml:"token_file" doc:"File that holds the token for changes and for what shows effects. Empty means that both are refused."`
-	Contents  bool     `yaml:"contents" doc:"Whether who has the token may see what effects send and what is answered to them."`
+	TokenFile string   `yaml:"token_file" doc:"File that holds the token for changes and for what shows effects and dead letters. Empty means that both are refused."`
+	Contents  bool     `yaml:"contents" doc:"Whether who has the token may see what effects send and what is answered to them, and the contents of dead letters."`
 	Linger    Duration `yaml:"linger" range:"0s..10m" doc:"How long a process that found its name in use by another stays up without work, for its metrics to be scraped, before it ends."`
 	Profiling bool     `yaml:"profiling" doc:"Whether /debug/pprof/ is served, to every reader of the address: a profile shows the process's inside."`
 }

@@ -42,7 +42,7 @@ func serveBusy(t *testing.T, listen string, log io.Writer) (url string, end func
 			{Name: "group", Probe: func(context.Context) error { return errors.New("not every lane is in the consumer group yet") }},
 		},
 		Status: process.view, View: process.view, Settings: origins.Settings(conf),
-		Pauses:  process,
+		Pauses:  process, DeadLetters: lettersAPI{},
 		Effects: effectsAPI{&fakeStore{}}, Drain: func(admin.Drain) error { return nil },
 	})
 	if err != nil {
@@ -220,7 +220,7 @@ func TestPageIsSoundForKeyboardAndScreenReader(t *testing.T) {
 	// Only the connection and what became of an order are spoken by themselves.
 	var spoken []string
 	b.Evaluate(`[...document.querySelectorAll("[role=status], [role=alert], [aria-live]")].map((e) => e.id)`, &spoken)
-	if got := strings.Join(spoken, " "); got != "connection order-word confirm-word" {
+	if got := strings.Join(spoken, " "); got != "connection letters-word order-word confirm-word letter-word" {
 		t.Errorf("spoken by themselves: %s", got)
 	}
 
@@ -344,6 +344,136 @@ func TestPagePausesAndResumes(t *testing.T) {
 			t.Errorf("the audit has no %s: %s", want, log.String())
 		}
 	}
+	calm(t, b)
+}
+
+// openLetters opens the page of a service with dead letters, unlocks it and looks at them.
+func openLetters(t *testing.T, contents bool) (*testkit.Browser, *running) {
+	t.Helper()
+	r := runWithLetters(t, contents)
+	r.awaitProbe("/readyz", http.StatusOK)
+	b := testkit.OpenBrowser(t)
+	b.Show(1440, false)
+	b.Go(r.url)
+	b.Await(`document.querySelector("#connection").textContent === "Live" && document.querySelector("#letters-locked").checkVisibility() && !document.querySelector("#letters-look").checkVisibility()`)
+	b.Evaluate(`document.querySelector("#token").focus()`, nil)
+	b.Type(testToken)
+	b.Press("Enter")
+	b.Await(`document.querySelector("#letters-look").checkVisibility() && !document.querySelector("#letters-locked").checkVisibility()`)
+	b.Click("#letters-look")
+	b.Await(`document.querySelectorAll("#letters-found tbody").length === 3`)
+	b.Complaints() // a process without a ledger answers 404 to the token's trial
+	return b, r
+}
+
+// holds tells whether a text is anywhere in the document, shown or not.
+func holds(b *testkit.Browser, text string) (is bool) {
+	b.Evaluate(fmt.Sprintf(`document.documentElement.outerHTML.includes(%q)`, text), &is)
+	return is
+}
+
+// lettersAreSound wants the list, and a dialog that is open, to fit and to be read at every width, light and dark.
+func lettersAreSound(t *testing.T, b *testkit.Browser, name string) {
+	t.Helper()
+	for _, width := range []int{360, 768, 1440} {
+		for scheme, dark := range map[string]bool{"light": false, "dark": true} {
+			b.Show(width, dark)
+			b.Await(fmt.Sprintf(`document.documentElement.clientWidth === %d`, width))
+			b.Screenshot(fmt.Sprintf("page-%s-%d-%s", name, width, scheme))
+			for what, expression := range map[string]string{"stands out too little": contrasts, "does not fit": tooWide} {
+				var bad []string
+				b.Evaluate(expression, &bad)
+				for _, one := range bad {
+					t.Errorf("%s at %d px, %s: %s: %s", name, width, scheme, what, one)
+				}
+			}
+		}
+	}
+	b.Show(1440, false)
+}
+
+// Where contents are not allowed, the page shows all about a dead letter but what was in it, and says what would.
+func TestPageShowsADeadLetterWithoutItsContents(t *testing.T) {
+	t.Parallel()
+	b, _ := openLetters(t, false)
+	for selector, parts := range map[string][]string{
+		"#letters-found":   {"bad_json: 8, the last 5", "no_price: 2", notOurs + ": 1", "shop.dead-letter", "line 3 is no no_price " + markup, "open"},
+		"#letters-word":    {"11 read, which are all."},
+		"#letters-caption": {"of all instances"},
+	} {
+		text := textOf(b, selector)
+		for _, part := range parts {
+			if !strings.Contains(text, part) {
+				t.Errorf("%s has no %q: %q", selector, part, text)
+			}
+		}
+	}
+	lettersAreSound(t, b, "letters")
+	b.Click(`#letters-found button[aria-label="Show dead letter 0/0"]`)
+	b.Await(`document.querySelector("#letter").open && document.activeElement.id === "letter-close"`)
+	text := textOf(b, "#letter")
+	for _, part := range []string{
+		"Dead letter 0/0", "no_price", "raw/0/0", `"k-0"`, "line 3 is no no_price " + markup, "authorization", "14", "hidden", "null", "bytes.",
+		"admin.contents is false in this process", "processor dlq show 0/0 shows them", "processor dlq redrive 0/0",
+	} {
+		if !strings.Contains(text, part) {
+			t.Errorf("the letter has no %q: %q", part, text)
+		}
+	}
+	lettersAreSound(t, b, "letter-hidden")
+	for _, one := range b.Accessibles() {
+		switch one.Role {
+		case "button", "table", "region", "heading", "dialog":
+			if one.Name == "" {
+				t.Errorf("a %s has no name", one.Role)
+			}
+		}
+	}
+	var images int
+	if b.Evaluate("document.images.length", &images); images != 0 {
+		t.Error("a text has become markup")
+	}
+	if holds(b, secretWord) {
+		t.Error("the document holds contents that are not allowed")
+	}
+	calm(t, b)
+}
+
+// Where contents are allowed they are shown on one more press, as text, and nothing of them stays once the letter is closed.
+func TestPageShowsTheContentsOfADeadLetter(t *testing.T) {
+	t.Parallel()
+	b, r := openLetters(t, true)
+	button := `document.activeElement.matches("button[aria-label='Show dead letter 0/0']")`
+	b.Evaluate(`document.querySelector("#letters-found button[aria-label='Show dead letter 0/0']").focus()`, nil)
+	b.Press("Enter")
+	b.Await(`document.querySelector("#letter").open`)
+	if holds(b, secretWord) {
+		t.Error("contents are there before they were asked for")
+	}
+	b.Click("#letter-contents")
+	b.Await(`document.querySelector("#letter-value").checkVisibility()`)
+	if text := textOf(b, "#letter-value"); !strings.Contains(text, "\n  \"note\": \""+markup+"\",\n") {
+		t.Errorf("the value is %q", text)
+	}
+	if text := textOf(b, "#letter-headers"); !strings.Contains(text, "Bearer "+secretWord) {
+		t.Errorf("the headers are %q", text)
+	}
+	lettersAreSound(t, b, "letter")
+	b.Press("Escape")
+	b.Await(`!document.querySelector("#letter").open && ` + button)
+	b.Await(fmt.Sprintf(`!document.documentElement.outerHTML.includes(%q)`, secretWord)) // it is told of the end after it
+	b.Click(`#letters-found button[aria-label="Show dead letter 0/9"]`)
+	b.Await(`document.querySelector("#letter").open`)
+	b.Click("#letter-contents")
+	b.Await(`document.querySelector("#letter-value").checkVisibility()`)
+	if text := textOf(b, "#letter"); !strings.Contains(text, "10 bytes of no text, in hexadecimal.") || !strings.Contains(text, "00 01 ff 68") {
+		t.Errorf("the letter is %q", text)
+	}
+	b.Screenshot("page-letter-hex")
+	r.line("contents of a dead letter were shown")
+	b.Click("#letter-close")
+	b.Click("#lock")
+	b.Await(`!document.querySelector("#letters").checkVisibility() && document.querySelectorAll("#letters-found tbody").length === 0`)
 	calm(t, b)
 }
 

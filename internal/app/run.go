@@ -178,7 +178,8 @@ func open(ctx context.Context, conf Config, build Build, told Options, log *slog
 			ready = append(ready, admin.Check{Name: "ledger", Probe: s.effects.ready})
 		}
 		s.admin, err = admin.Open(ctx, admin.Config{
-			Effects: s.effects.api(), Pauses: pausesAPI{s}, Notes: s.pauseNotes, Contents: conf.Admin.Contents, Profiling: conf.Admin.Profiling,
+			DeadLetters: lettersAPI{conf.DeadLetters(options), func(text string) string { return s.censor.text(text) }},
+			Effects:     s.effects.api(), Pauses: pausesAPI{s}, Notes: s.pauseNotes, Contents: conf.Admin.Contents, Profiling: conf.Admin.Profiling,
 			Listen: conf.Admin.Listen, TokenFile: conf.Admin.TokenFile,
 			Application: conf.Application, Instance: conf.Instance, Version: build.Full,
 			Metrics: registry, Log: log,

@@ -46,6 +46,8 @@ type logLine struct {
 	Detail string `json:"detail"`
 	Err    string `json:"err"`
 	Next   string `json:"next"`
+
+	text string
 }
 
 // logLines is a log that is read as it is written.
@@ -57,6 +59,7 @@ func (l logLines) Write(text []byte) (int, error) {
 		if err := json.Unmarshal(one, &line); err != nil {
 			return 0, err
 		}
+		line.text = string(one)
 		l <- line
 	}
 	return len(text), nil

@@ -602,6 +602,15 @@ async function ask(path, body) {
 
 const word = (text) => setText($("order-word"), text);
 
+// look asks for what only the token shows; null where there is no answer, and say has told why.
+async function look(path, say = word) {
+  const { code, told, problem } = await ask(path);
+  if (!problem) return told;
+  if (code === 401) lock("The token is wrong now.");
+  else say(problem);
+  return null;
+}
+
 function lock(text) {
   token = "";
   if (latest != null) showPauses(latest);
@@ -609,6 +618,7 @@ function lock(text) {
   $("unlock").hidden = false;
   for (const id of ["found-scroll", "found-more", "audit-scroll"]) if ($(id)) $(id).hidden = true;
   for (const id of ["found", "audit"]) $(id)?.tBodies[0].replaceChildren();
+  offerLetters();
   word(text);
 }
 
@@ -624,6 +634,7 @@ async function unlock() {
   $("unlock").hidden = true;
   $("unlocked").hidden = false;
   if (latest != null) showPauses(latest);
+  offerLetters();
   word("");
   $("drain").focus();
 }
@@ -700,12 +711,8 @@ function effectRow(effect) {
 async function lookAtEffects(cursor) {
   const state = $("effect-state").value;
   const query = new URLSearchParams({ state, limit: "50", ...(cursor && { cursor }) });
-  const { code, told, problem } = await ask(`api/v1/effects?${query}`);
-  if (problem) {
-    if (code === 401) lock("The token is wrong now.");
-    else word(problem);
-    return;
-  }
+  const told = await look(`api/v1/effects?${query}`);
+  if (told == null) return;
   const body = $("found").tBodies[0];
   if (!cursor) body.replaceChildren();
   body.append(...told.effects.map(effectRow));
@@ -717,16 +724,99 @@ async function lookAtEffects(cursor) {
 }
 
 async function lookAtAudit() {
-  const { code, told, problem } = await ask("api/v1/audit?limit=20");
-  if (problem) {
-    if (code === 401) lock("The token is wrong now.");
-    else word(problem);
-    return;
-  }
+  const told = await look("api/v1/audit?limit=20");
+  if (told == null) return;
   fill($("audit"), told.map((one) => [
     { text: dayAndClock(one.time), class: "nowrap" }, one.effect, one.action, { text: one.actor, class: "text" }, { text: one.reason, class: "text" }, one.result,
   ]), "nobody has ordered anything");
   $("audit-scroll").hidden = false;
+}
+
+// Dead letters. They are read from their topic when somebody asks, and forgotten with the token.
+
+function offerLetters() {
+  if (!$("letters")) return; // no token is configured
+  $("letters").hidden = token === "";
+  $("letters-locked").hidden = token !== "";
+  if (token !== "") return;
+  $("letter").close();
+  $("letters-scroll").hidden = true;
+  setText($("letters-word"), "");
+  for (const body of [...$("letters-found").tBodies]) body.remove();
+}
+
+const size = (n) => (n < 0 ? "null" : count(n));
+
+function letterRow(letter) {
+  const button = element("button", { type: "button", "aria-label": `Show dead letter ${letter.letter}` }, letter.letter);
+  button.addEventListener("click", () => showLetter(letter.letter));
+  return element("tr", {},
+    element("th", { scope: "row" }, button),
+    element("td", { class: "text long" }, letter.error ?? ""),
+    element("td", { class: "text" }, letter.source ?? unknown),
+    element("td", { class: "nowrap" }, dayAndClock(letter.time)),
+    element("td", { class: letter.state === "open" ? "" : "quiet" }, letter.state),
+    element("td", { class: "number" }, size(letter.value_bytes)));
+}
+
+async function lookAtLetters() {
+  const say = (text) => setText($("letters-word"), text);
+  $("letters-look").disabled = true;
+  say("Reading …");
+  const told = await look("api/v1/dead-letters", say);
+  $("letters-look").disabled = false;
+  if (told == null || token === "") return;
+  for (const body of [...$("letters-found").tBodies]) body.remove();
+  $("letters-found").append(...told.reasons.map(({ reason, letters, newest }) => element("tbody", {},
+    element("tr", {}, element("th", { class: "group", colspan: "6", scope: "rowgroup" }, `${reason}: ${count(letters)}${letters > newest.length ? `, the last ${newest.length}` : ""}`)),
+    ...newest.map(letterRow))));
+  setText($("letters-caption"), `Dead letters of all instances on ${told.topic}, the last written of each reason`);
+  $("letters-scroll").hidden = told.letters === 0;
+  say(`${count(told.letters)} read${told.more ? "; there are older ones, which were not" : ", which are all"}.`);
+}
+
+function showLetterContents(letter) {
+  const { contents, headers, more_headers: more = 0, value_bytes: valueBytes } = letter;
+  fill($("letter-headers"), headers.map((one) => [
+    { text: one.key, class: "text" }, size(one.bytes), contents ? { text: one.value, class: "text" } : { text: "hidden", class: "quiet" },
+  ]), "it had none");
+  setText($("letter-value-word"), [
+    valueBytes < 0 ? "It is null." : `${count(valueBytes)} bytes${contents ? ` of ${{ json: "JSON, a member a line", text: "text", hex: "no text, in hexadecimal" }[contents.form]}` : ""}.`,
+    contents?.cut > 0 ? `The last ${count(contents.cut)} are left out.` : "",
+    more > 0 ? `Of the headers ${count(more)} are left out.` : "",
+  ].filter(Boolean).join(" "));
+  const value = $("letter-value");
+  value.hidden = !contents?.text;
+  setText(value, contents?.text ?? "");
+  setClass(value, contents?.form ?? "");
+}
+
+async function showLetter(position) {
+  setText($("letters-word"), "");
+  const letter = await look(`api/v1/dead-letters/${position}`, (text) => setText($("letters-word"), text));
+  if (letter == null || token === "") return;
+  setText($("letter-title"), `Dead letter ${position}`);
+  $("letter-facts").replaceChildren(...[
+    ["Reason", letter.reason], ["Error", letter.error], ["Handler", letter.handler], ["Record", letter.source], ["Its time", dayAndClock(letter.time)],
+    ["Key", letter.key], ["State", letter.state], ["Redriven", letter.redrives > 0 ? `${count(letter.redrives)} times before` : ""], ["Id", letter.id],
+  ].filter(([, text]) => text).flatMap(([name, text]) => [element("dt", {}, name), element("dd", {}, text)]));
+  showLetterContents(letter);
+  setText($("letter-word"), "");
+  if ($("letter-show")) setText($("letter-show"), `processor dlq show ${position}`);
+  $("letter-next").hidden = letter.state !== "open";
+  $("letter-next").replaceChildren("To send it back or give it up: ", element("code", {}, `processor dlq redrive ${position}`), ", ", element("code", {}, `processor dlq discard ${position} --because REASON`), ".");
+  const button = $("letter-contents");
+  if (button) {
+    button.disabled = false;
+    button.onclick = async () => {
+      button.disabled = true;
+      const whole = await look(`api/v1/dead-letters/${position}?contents=true`, (text) => setText($("letter-word"), text));
+      button.disabled = whole != null;
+      if (whole != null && $("letter").open) showLetterContents(whole);
+    };
+  }
+  $("letter").showModal();
+  $("letter-close").focus();
 }
 
 function offerOrders() {
@@ -753,6 +843,12 @@ function offerOrders() {
   $("confirm-not").addEventListener("click", () => $("confirm").close());
   $("effect-look")?.addEventListener("click", () => lookAtEffects());
   $("audit-look")?.addEventListener("click", lookAtAudit);
+  $("letters-look")?.addEventListener("click", lookAtLetters);
+  $("letter-close")?.addEventListener("click", () => $("letter").close());
+  $("letter")?.addEventListener("close", () => { // nothing of it stays in the document
+    for (const id of ["letter-facts", "letter-value", "letter-next"]) $(id).replaceChildren();
+    $("letter-headers").tBodies[0].replaceChildren();
+  });
 }
 
 listen();
