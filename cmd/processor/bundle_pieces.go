@@ -185,6 +185,14 @@ func (b *bundler) brokerPieces(whole context.Context) []bundle.Piece {
 			}
 			return found, finding, nil
 		}),
+		piece("kafka/audit.json", func(ctx context.Context, connected *brokers) (any, string, error) {
+			since, err := parseMoment("--since", b.flags.since, time.Now())
+			if err != nil {
+				return nil, "", err
+			}
+			orders, err := readAudit(ctx, connected, since, auditMax)
+			return orders, "", err
+		}),
 	}
 }
 

@@ -196,6 +196,7 @@ func TestBundleHoldsTheFactsAndNoSecret(t *testing.T) {
 		"kafka/lag.json":          `"lag": 3`,
 		"kafka/transactions.json": "yard.one.0",
 		"kafka/preflight.json":    `"check"`,
+		"kafka/audit.json":        "[]",
 		"ledger/effects.json":     `"endpoint": "payments"`,
 		"ledger/audit.json":       `"reason": "*** was wrong"`,
 		"ledger/schema.json":      "{",

@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"pawl/internal/app"
 	"pawl/internal/deadletter"
@@ -63,6 +64,26 @@ func (f *letterFlags) filter(positions []string) (deadletter.Filter, error) {
 	return filter, usage(errors.Join(errs...))
 }
 
+// String says in a line what is selected.
+func (f *letterFlags) String() string {
+	var parts []string
+	for _, part := range []struct {
+		name   string
+		values []string
+	}{{"reason", f.reasons}, {"handler", f.handlers}, {"topic", f.topics}, {"since", []string{f.since}}, {"until", []string{f.until}}} {
+		if text := strings.Join(part.values, ","); text != "" {
+			parts = append(parts, part.name+" "+text)
+		}
+	}
+	if f.max > 0 {
+		parts = append(parts, fmt.Sprintf("at most %d", f.max))
+	}
+	if len(parts) == 0 {
+		return "all that are open"
+	}
+	return strings.Join(parts, ", ")
+}
+
 // narrows tells whether any flag selects.
 func (f *letterFlags) narrows() bool {
 	return len(f.reasons)+len(f.handlers)+len(f.topics) > 0 || f.since != "" || f.until != ""
@@ -80,24 +101,33 @@ func parseMoment(flag, text string, now time.Time) (time.Time, error) {
 	return moment, nil
 }
 
+// letterQueue is the dead letters of a configuration, with what is needed to write down who settles them.
+type letterQueue struct {
+	*deadletter.Queue
+
+	conf   app.Config
+	client []kgo.Opt
+}
+
 // openDeadLetters connects to the brokers. The first connection explains what is wrong, where
 // something is; those after it are patient.
-func (c *cli) openDeadLetters(cmd *cobra.Command) (*deadletter.Queue, error) {
-	conf, err := c.load(cmd)
-	if err != nil {
-		return nil, err
+func (c *cli) openDeadLetters(cmd *cobra.Command) (letterQueue, error) {
+	var q letterQueue
+	var err error
+	if q.conf, err = c.load(cmd); err != nil {
+		return q, err
 	}
-	brokers := c.kafkaConfig(conf)
+	brokers := c.kafkaConfig(q.conf)
 	probe, err := openClient(cmd.Context(), brokers)
 	if err != nil {
-		return nil, err
+		return q, err
 	}
 	probe.Close()
-	options, err := brokers.Options()
-	if err != nil {
-		return nil, err
+	if q.client, err = brokers.Options(); err != nil {
+		return q, err
 	}
-	return deadletter.Open(conf.DeadLetters(options))
+	q.Queue, err = deadletter.Open(q.conf.DeadLetters(q.client))
+	return q, err
 }
 
 const (
@@ -131,9 +161,9 @@ call. What has been redriven or discarded is shown with --all until it is purged
 			}
 			defer queue.Close()
 			if group {
-				return c.groupLetters(cmd.Context(), queue, filter)
+				return c.groupLetters(cmd.Context(), queue.Queue, filter)
 			}
-			return c.listLetters(cmd.Context(), queue, filter, flags.max)
+			return c.listLetters(cmd.Context(), queue.Queue, filter, flags.max)
 		},
 	}
 	flags.add(cmd, listMaxDefault)

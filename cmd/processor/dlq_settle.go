@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"pawl/internal/audit"
 	"pawl/internal/deadletter"
 )
 
@@ -18,6 +19,7 @@ func (c *cli) newDLQRedriveCommand() *cobra.Command {
 	var (
 		flags   letterFlags
 		options deadletter.RedriveOptions
+		because string
 	)
 	cmd := &cobra.Command{
 		Use:   "redrive [LETTER...]",
@@ -30,7 +32,7 @@ same application ends the first.
 A letter that cannot go back is refused, stays as it is and does not stop the others; then the exit code is 3.
 Without LETTER and without a filter all open letters go back.`,
 		Example: `  processor dlq redrive --reason unknown_version --dry-run
-  processor dlq redrive --topic orders --since 2h --yes
+  processor dlq redrive --topic orders --since 2h --because "release 4.2 knows version 3" --yes
   processor dlq redrive 0/42 0/43`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			filter, err := flags.filter(args)
@@ -40,7 +42,8 @@ Without LETTER and without a filter all open letters go back.`,
 			if options.RedrivesMax < 1 {
 				return usage(fmt.Errorf("--max-redrives is %d, want 1 or more", options.RedrivesMax))
 			}
-			return c.settle(cmd, "redrive", filter.At, func(queue *deadletter.Queue, how deadletter.Options) (deadletter.Summary, error) {
+			order := audit.Order{Action: "dlq redrive", Target: selected(args, flags), Reason: strings.TrimSpace(because)}
+			return c.settle(cmd, order, filter.At, func(queue *deadletter.Queue, how deadletter.Options) (deadletter.Summary, error) {
 				how.Filter, how.Max = filter, flags.max
 				options.Options = how
 				return queue.Redrive(cmd.Context(), options)
@@ -48,6 +51,7 @@ Without LETTER and without a filter all open letters go back.`,
 		},
 	}
 	flags.add(cmd, 0)
+	cmd.Flags().StringVar(&because, "because", "", "`TEXT` that says why; the audit keeps it")
 	cmd.Flags().IntVar(&options.RedrivesMax, "max-redrives", redrivesMaxDefault, "refuse a letter that has been redriven `NUMBER` times")
 	cmd.Flags().BoolVar(&options.Restamp, "restamp", false, "give records the time of the redrive instead of their own")
 	cmd.Flags().BoolVar(&options.Recreated, "recreated", false, "also write to topics that were deleted and created again since")
@@ -79,7 +83,8 @@ ls --all and show until they are purged. It wants a LETTER, a filter or --everyt
 			if narrow := len(args) > 0 || flags.narrows(); narrow == everything {
 				return usage(errors.New("give either letters or a filter, or --everything"))
 			}
-			return c.settle(cmd, "discard", filter.At, func(queue *deadletter.Queue, how deadletter.Options) (deadletter.Summary, error) {
+			order := audit.Order{Action: "dlq discard", Target: selected(args, flags), Reason: options.Reason}
+			return c.settle(cmd, order, filter.At, func(queue *deadletter.Queue, how deadletter.Options) (deadletter.Summary, error) {
 				how.Filter, how.Max = filter, flags.max
 				options.Options = how
 				return queue.Discard(cmd.Context(), options)
@@ -109,16 +114,25 @@ type refusal struct {
 	Error  string `json:"error"`
 }
 
+// selected says in a line which letters an order is about.
+func selected(positions []string, flags letterFlags) string {
+	if len(positions) > 0 {
+		return some(positions)
+	}
+	return flags.String()
+}
+
 // settle asks, unless it was told not to, with the number that a dry run finds, and runs. Letters that
 // were named must be there, which a filter does not ask for.
-func (c *cli) settle(cmd *cobra.Command, action string, named []deadletter.Position, run func(*deadletter.Queue, deadletter.Options) (deadletter.Summary, error)) error {
+func (c *cli) settle(cmd *cobra.Command, order audit.Order, named []deadletter.Position, run func(*deadletter.Queue, deadletter.Options) (deadletter.Summary, error)) error {
+	action := strings.TrimPrefix(order.Action, "dlq ")
 	queue, err := c.openDeadLetters(cmd)
 	if err != nil {
 		return err
 	}
 	defer queue.Close()
 	if len(named) > 0 {
-		letters, err := findLetters(cmd.Context(), queue, named)
+		letters, err := findLetters(cmd.Context(), queue.Queue, named)
 		if err != nil {
 			return err
 		}
@@ -130,7 +144,7 @@ func (c *cli) settle(cmd *cobra.Command, action string, named []deadletter.Posit
 	}
 	var summary deadletter.Summary
 	if c.dryRun || !c.yes {
-		if summary, err = run(queue, deadletter.Options{DryRun: true}); err != nil {
+		if summary, err = run(queue.Queue, deadletter.Options{DryRun: true}); err != nil {
 			return err
 		}
 		if c.dryRun || summary.Settled == 0 {
@@ -151,7 +165,10 @@ func (c *cli) settle(cmd *cobra.Command, action string, named []deadletter.Posit
 			fmt.Fprintf(c.stderr, "\r%s: %s", action, count(s.Settled, "letter"))
 		}
 	}
-	summary, err = run(queue, deadletter.Options{Progress: progress})
+	err = c.audited(cmd.Context(), queue.conf, queue.client, order, func() (detail string, err error) {
+		summary, err = run(queue.Queue, deadletter.Options{Progress: progress})
+		return fmt.Sprintf("%s settled, %d refused", count(summary.Settled, "letter"), total(summary.Refused)), err
+	})
 	if moving && summary.Settled > 0 {
 		fmt.Fprintln(c.stderr)
 	}
@@ -227,7 +244,12 @@ deletes from the front of a partition only: one open letter keeps all that stand
 				if err := c.confirm(fmt.Sprintf("Delete %s for good?", count(found.Letters, "settled dead letter"))); err != nil {
 					return err
 				}
-				if found, err = queue.Purge(cmd.Context(), false); err != nil {
+				order := audit.Order{Action: "dlq purge", Target: queue.conf.DeadLetterTopic()}
+				err = c.audited(cmd.Context(), queue.conf, queue.client, order, func() (detail string, err error) {
+					found, err = queue.Purge(cmd.Context(), false)
+					return count(found.Letters, "letter") + " deleted", err
+				})
+				if err != nil {
 					return err
 				}
 			}

@@ -67,7 +67,7 @@ hexadecimal. LETTER is a position as ls shows it. With -o json everything is exa
 				return err
 			}
 			defer queue.Close()
-			letters, err := findLetters(cmd.Context(), queue, filter.At)
+			letters, err := findLetters(cmd.Context(), queue.Queue, filter.At)
 			if err != nil {
 				return err
 			}

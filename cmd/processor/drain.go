@@ -19,6 +19,7 @@ const drainAskTimeout = 10 * time.Second // for the answer, which comes before t
 type drainRequest struct {
 	Leave  bool   `json:"leave"`
 	Reason string `json:"reason"`
+	Actor  string `json:"actor,omitempty"`
 }
 
 // drained is what `drain -o json` prints.
@@ -46,7 +47,7 @@ The answer comes when the drain has begun. It needs the token of admin.token_fil
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			request.Reason = strings.TrimSpace(request.Reason)
 			if request.Reason == "" {
-				return usage(errors.New("--reason is empty: say why, the audit log keeps it"))
+				return usage(errors.New("--reason is empty: say why, the audit keeps it"))
 			}
 			target, token, err := c.drainTarget(cmd, address, tokenFile)
 			if err != nil {
@@ -56,7 +57,7 @@ The answer comes when the drain has begun. It needs the token of admin.token_fil
 		},
 	}
 	cmd.Flags().BoolVar(&request.Leave, "leave", false, "also leave the consumer group")
-	cmd.Flags().StringVar(&request.Reason, "reason", "", "`TEXT` for the audit log")
+	cmd.Flags().StringVar(&request.Reason, "reason", "", "`TEXT` for the audit")
 	cmd.Flags().StringVar(&address, "url", "", "`URL` of the process's operations HTTP (default: admin.listen on this machine)")
 	cmd.Flags().StringVar(&tokenFile, "token-file", "", "`FILE` that holds the token (default: admin.token_file)")
 	if err := cmd.MarkFlagRequired("reason"); err != nil {
@@ -112,13 +113,14 @@ func (c *cli) drain(ctx context.Context, target operations, token string, reques
 	if err := c.confirm("Drain " + what + "?"); err != nil {
 		return err
 	}
-	body, err := json.Marshal(request)
-	if err != nil {
-		return fmt.Errorf("make request: %w", err)
-	}
 	ctx, cancel := context.WithTimeout(ctx, drainAskTimeout)
 	defer cancel()
-	code, text, err := target.ask(ctx, http.MethodPost, "/api/v1/drain", token, body)
+	request.Actor = c.actor()
+	code, text, err := target.drain(ctx, token, request)
+	if code == http.StatusBadRequest && strings.Contains(text, `"actor"`) {
+		request.Actor = "" // a process of a release that does not ask who orders a drain: a roll must not stop for that
+		code, text, err = target.drain(ctx, token, request)
+	}
 	if err != nil {
 		return err
 	}
@@ -126,4 +128,12 @@ func (c *cli) drain(ctx context.Context, target operations, token string, reques
 		return fmt.Errorf("%s says %d: %s", target.base.Redacted(), code, text)
 	}
 	return c.render(drained{drainRequest: request, Begun: true}, table{rows: [][]string{{"the drain has begun"}}})
+}
+
+func (o operations) drain(ctx context.Context, token string, request drainRequest) (code int, text string, err error) {
+	body, err := json.Marshal(request)
+	if err != nil {
+		return 0, "", fmt.Errorf("make request: %w", err)
+	}
+	return o.ask(ctx, http.MethodPost, "/api/v1/drain", token, body)
 }

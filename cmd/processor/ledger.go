@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 
 	"pawl/internal/app"
+	"pawl/internal/audit"
 	"pawl/internal/message"
 	"pawl/internal/outbox"
 	"pawl/internal/outbox/ledger"
@@ -153,7 +154,7 @@ called again, and effects that were not called yet are lost.`,
 				return usage(errors.New("--repeat-told calls everything again and --from latest nothing: give one of them"))
 			}
 			if strings.TrimSpace(flags.reason) == "" {
-				return usage(errors.New("--reason is empty: say why, so that others know"))
+				return usage(errors.New("--reason is empty: say why, the audit keeps it"))
 			}
 			return c.withLedger(cmd, func(conf app.Config, l effectLedger) error {
 				return c.rebuildLedger(cmd.Context(), conf, l, flags)
@@ -162,7 +163,7 @@ called again, and effects that were not called yet are lost.`,
 	}
 	cmd.Flags().StringVar(&flags.from, "from", rebuildEarliest, "where to begin: `POSITION` earliest or latest")
 	cmd.Flags().BoolVar(&flags.repeat, "repeat-told", false, "call again what was told of, too")
-	cmd.Flags().StringVar(&flags.reason, "reason", "", "`TEXT` that says why; it stands in the result")
+	cmd.Flags().StringVar(&flags.reason, "reason", "", "`TEXT` that says why; the audit keeps it")
 	cobra.CheckErr(cmd.MarkFlagRequired("reason"))
 	c.addChangeFlags(cmd)
 	return cmd
@@ -212,7 +213,14 @@ func (c *cli) rebuildLedger(ctx context.Context, conf app.Config, l effectLedger
 		if err := c.confirm(question); err != nil {
 			return err
 		}
-		if err := plan.Run(ctx); err != nil {
+		order := audit.Order{Action: "ledger rebuild", Target: fmt.Sprintf("%s of %s from %s", count(begin, "lane"), conf.EffectsTopic(), flags.from), Reason: strings.TrimSpace(flags.reason)}
+		if flags.repeat {
+			order.Action += " --repeat-told"
+		}
+		err := c.audited(ctx, conf, options, order, func() (string, error) {
+			return fmt.Sprintf("up to %d told, up to %d to call", told, calls), plan.Run(ctx)
+		})
+		if err != nil {
 			return fmt.Errorf("%w; no process works on a lane that is not done: run the command again", err)
 		}
 	}

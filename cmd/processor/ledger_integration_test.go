@@ -18,7 +18,7 @@ import (
 // From an empty database to an order that the owner of a lane carries out.
 func TestCommandsWorkOnRealLedger(t *testing.T) {
 	t.Parallel()
-	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(2, "shop.effects", "shop.effect-results"))
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(2, "shop.effects", "shop.effect-results"), kfake.SeedTopics(1, "shop.control"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,6 +40,9 @@ func TestCommandsWorkOnRealLedger(t *testing.T) {
 	want(exitOK, "no effects", "effects", "ls")
 	want(exitOK, "begun", "ledger", "rebuild", "--reason", "test", "--yes")
 	want(exitOK, "kept", "ledger", "rebuild", "--reason", "test")
+	if orders := want(exitOK, "2 lanes of shop.effects from earliest", "audit"); strings.Count(orders, "ledger rebuild") != 1 || !strings.Contains(orders, "anna@") || !strings.Contains(orders, "done") {
+		t.Errorf("the audit has\n%s", orders)
+	}
 
 	conf, _, err := app.Load(app.LoadOptions{File: o.config, Env: env})
 	if err != nil {

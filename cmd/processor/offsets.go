@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"pawl/internal/app"
+	"pawl/internal/audit"
 	"pawl/internal/kafka"
 )
 
@@ -108,6 +109,7 @@ type offsetTarget struct {
 	partitions string
 	all        bool
 	to         string
+	reason     string
 }
 
 func (c *cli) newOffsetsSetCommand() *cobra.Command {
@@ -126,7 +128,7 @@ forwards skips records for good.
 --to is earliest, latest, an offset, or a time (RFC 3339): the first record at or after it.`,
 		Args: cobra.NoArgs,
 		Example: `  processor offsets set -c config.yaml --topic orders --all-partitions --to earliest
-  processor offsets set -c config.yaml --topic orders --partition 3 --to 4711 --yes
+  processor offsets set -c config.yaml --topic orders --partition 3 --to 4711 --reason "gap of 23 November" --yes
   processor offsets set -c config.yaml --topic orders --partition 0,4-7 --to 2026-11-23T08:00:00Z --dry-run`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.setOffsets(cmd, target) },
 	}
@@ -135,6 +137,7 @@ forwards skips records for good.
 	flags.StringVar(&target.partitions, "partition", "", "`PARTITIONS` such as 3 or 0,4-7")
 	flags.BoolVar(&target.all, "all-partitions", false, "all partitions of the topic")
 	flags.StringVar(&target.to, "to", "", "`POSITION`: earliest, latest, an offset or a time")
+	flags.StringVar(&target.reason, "reason", "", "`WHY`, for the audit")
 	for _, required := range []string{"topic", "to"} {
 		if err := cmd.MarkFlagRequired(required); err != nil {
 			panic(err) // the flag was added above
@@ -195,7 +198,11 @@ func (c *cli) setOffsets(cmd *cobra.Command, target offsetTarget) error {
 		if err := c.confirm(fmt.Sprintf("Move %s of group %s?", count(len(moves), "offset"), moved.Group)); err != nil {
 			return err
 		}
-		if err := kafka.SetOffsets(cmd.Context(), b.admin, moved.Group, moves, app.OffsetMetadata); err != nil {
+		order := audit.Order{Action: "offsets set", Target: fmt.Sprintf("%s of group %s to %s", places(moves), moved.Group, target.to), Reason: strings.TrimSpace(target.reason)}
+		err := b.audited(cmd.Context(), c, order, func() (string, error) {
+			return fmt.Sprintf("%s again, %s skipped", count(int(moved.Again), "offset"), count(int(moved.Skipped), "offset")), kafka.SetOffsets(cmd.Context(), b.admin, moved.Group, moves, app.OffsetMetadata)
+		})
+		if err != nil {
 			return err
 		}
 		moved.Applied = true
@@ -205,6 +212,15 @@ func (c *cli) setOffsets(cmd *cobra.Command, target offsetTarget) error {
 		return c.render(moved, table{})
 	}
 	return nil
+}
+
+// places names the partitions that are moved, and where each stood: an audit without that tells half.
+func places(moves []kafka.OffsetMove) string {
+	named := make([]string, len(moves))
+	for i, move := range moves {
+		named[i] = fmt.Sprintf("%s/%d from %s", move.Topic, move.Partition, offset(move.From))
+	}
+	return strings.Join(named, ", ")
 }
 
 func moveTable(moves []kafka.OffsetMove) table {

@@ -162,11 +162,36 @@ func TestDrainSendsTokenAndReason(t *testing.T) {
 		t.Errorf("asked %+v", asked)
 	}
 	var body drainRequest
-	if err := json.Unmarshal([]byte(asked.body), &body); err != nil || body != (drainRequest{Leave: true, Reason: "scale down"}) {
+	if err := json.Unmarshal([]byte(asked.body), &body); err != nil || body != (drainRequest{Leave: true, Reason: "scale down", Actor: newCLI(nil, nil, nil, nil).actor()}) {
 		t.Errorf("body %s: %v", asked.body, err)
 	}
 	if strings.Contains(got.stdout+got.stderr, "secret-token") {
 		t.Error("the token was printed")
+	}
+}
+
+// In a roll an operator's program is of a later release than the process that it drains.
+func TestDrainSpeaksToAnEarlierRelease(t *testing.T) {
+	t.Parallel()
+	var bodies []string
+	older := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		bodies = append(bodies, string(body))
+		if strings.Contains(string(body), "actor") {
+			w.Header().Set("Content-Type", "application/problem+json")
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = io.WriteString(w, `{"title":"Bad Request","status":400,"detail":"read body: json: unknown field \"actor\""}`)
+			return
+		}
+		w.WriteHeader(http.StatusAccepted)
+	}))
+	t.Cleanup(older.Close)
+	got := invoke(t, nil, "drain", "--leave", "--reason", "a", "--url", older.URL, "--token-file", tokenFile(t, "x"), "--yes")
+	if got.code != 0 || len(bodies) != 2 || !strings.Contains(bodies[1], `"leave":true,"reason":"a"`) {
+		t.Errorf("%+v after %q", got, bodies)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"pawl/internal/audit"
 	"pawl/internal/kafka"
 )
 
@@ -193,7 +194,7 @@ partition (KIP-664). That needs the right Alter or ClusterAction on the cluster.
 				return usage(errors.New("give either a transactional id or --hanging"))
 			}
 			if strings.TrimSpace(order.reason) == "" {
-				return usage(errors.New("--reason is empty: say why, it is printed with the result"))
+				return usage(errors.New("--reason is empty: say why, the audit keeps it"))
 			}
 			if order.hanging != "" {
 				return c.abortHanging(cmd, order)
@@ -203,7 +204,7 @@ partition (KIP-664). That needs the right Alter or ClusterAction on the cluster.
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&order.reason, "reason", "", "`WHY`, printed with the result")
+	flags.StringVar(&order.reason, "reason", "", "`WHY`, for the audit")
 	flags.BoolVar(&order.foreign, "foreign", false, "accept an id of another application")
 	flags.StringVar(&order.hanging, "hanging", "", "abort the hanging transaction in `TOPIC/PARTITION`")
 	flags.Int64Var(&order.producer, "producer-id", 0, "with --hanging: which `PRODUCER`, where several have open transactions")
@@ -244,7 +245,11 @@ func (c *cli) abortTransaction(cmd *cobra.Command, order abortOrder) error {
 	if err := c.confirm(fmt.Sprintf("Abort the transaction of %s, which holds %s?", order.id, count(len(found.Partitions), "partition"))); err != nil {
 		return err
 	}
-	if found, err = kafka.AbortTransaction(cmd.Context(), b.kafka, order.id); err != nil {
+	err = b.audited(cmd.Context(), c, audit.Order{Action: "txn abort", Target: order.id, Reason: order.reason}, func() (detail string, err error) {
+		found, err = kafka.AbortTransaction(cmd.Context(), b.kafka, order.id)
+		return some(found.Partitions), err
+	})
+	if err != nil {
 		return err
 	}
 	result.Aborted = true
@@ -274,7 +279,10 @@ func (c *cli) abortHanging(cmd *cobra.Command, order abortOrder) error {
 	if err := c.confirm(fmt.Sprintf("Write an abort marker into %s?", order.hanging)); err != nil {
 		return err
 	}
-	if err := kafka.AbortHanging(cmd.Context(), b.admin, topic, int32(partition), holder); err != nil {
+	err = b.audited(cmd.Context(), c, audit.Order{Action: "txn abort --hanging", Target: order.hanging, Reason: order.reason}, func() (string, error) {
+		return fmt.Sprintf("producer %d, from offset %d", holder.ProducerID, holder.FirstOffset), kafka.AbortHanging(cmd.Context(), b.admin, topic, int32(partition), holder)
+	})
+	if err != nil {
 		return err
 	}
 	result.Aborted = true

@@ -22,7 +22,8 @@ const (
 // Drain is a request to stop taking work: finish and commit what is in hand, then rest.
 type Drain struct {
 	Leave  bool   `json:"leave"`  // also leave the consumer group, for a scale-down
-	Reason string `json:"reason"` // for the audit line; never empty
+	Reason string `json:"reason"` // for the audit; never empty
+	Actor  string `json:"actor"`  // as in Order
 }
 
 func validateReason(reason *string) error {
@@ -47,12 +48,14 @@ func (s *Server) drain(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, code, err.Error())
 		return
 	}
-	if err := validateReason(&request.Reason); err != nil {
+	who := Order{Reason: request.Reason, Actor: request.Actor}
+	if err := who.validate(); err != nil {
 		writeProblem(w, http.StatusUnprocessableEntity, err.Error())
 		return
 	}
-	err := s.config.Drain(request)
-	s.audit(r.Context(), r.RemoteAddr, err, slog.String("action", "drain"), slog.Bool("leave", request.Leave), slog.String("reason", request.Reason))
+	request.Reason, request.Actor = who.Reason, who.from(r)
+	err := s.config.Drain(r.Context(), request)
+	s.audit(r.Context(), r.RemoteAddr, err, slog.String("action", "drain"), slog.Bool("leave", request.Leave), slog.String("reason", request.Reason), slog.String("actor", request.Actor))
 	if err != nil {
 		writeProblem(w, http.StatusConflict, "the drain cannot begin: "+err.Error())
 		return

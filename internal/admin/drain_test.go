@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"net/http/httptest"
@@ -31,14 +32,14 @@ func (s *site) wantNoDrain(t *testing.T) {
 func TestDrainIsPassedOnAndAudited(t *testing.T) {
 	t.Parallel()
 	s := open(t, nil)
-	answer := s.drainRequest(t, `{"leave": true, "reason": " scale down to 3 "}`, token)
+	answer := s.drainRequest(t, `{"leave": true, "reason": " scale down to 3 ", "actor": "ann"}`, token)
 	if answer.Code != http.StatusAccepted {
 		t.Fatalf("status %d: %s", answer.Code, answer.Body)
 	}
-	if got, want := <-s.drains, (Drain{Leave: true, Reason: "scale down to 3"}); got != want {
+	if got, want := <-s.drains, (Drain{Leave: true, Reason: "scale down to 3", Actor: "ann@192.0.2.1"}); got != want {
 		t.Errorf("drain %+v, want %+v", got, want)
 	}
-	for _, part := range []string{"admin action accepted", "action=drain", "leave=true", `reason="scale down to 3"`, "remote="} {
+	for _, part := range []string{"admin action accepted", "action=drain", "leave=true", `reason="scale down to 3"`, "actor=ann@192.0.2.1", "remote="} {
 		if !strings.Contains(s.log.String(), part) {
 			t.Errorf("no %q in the audit line: %s", part, s.log)
 		}
@@ -51,7 +52,7 @@ func TestDrainIsPassedOnAndAudited(t *testing.T) {
 func TestDrainThatCannotBeginIsAConflict(t *testing.T) {
 	t.Parallel()
 	s := open(t, func(c *Config) {
-		c.Drain = func(Drain) error { return errors.New("the engine has ended") }
+		c.Drain = func(context.Context, Drain) error { return errors.New("the engine has ended") }
 	})
 	wantProblem(t, s.drainRequest(t, `{"reason": "test"}`, token), http.StatusConflict, "the engine has ended")
 	if !strings.Contains(s.log.String(), "admin action refused") {

@@ -67,9 +67,9 @@ type Config struct {
 	Notes func() []string
 	// Contents allows Effects to show what was sent and answered, and DeadLetters what was refused, to whoever has the token.
 	Contents bool
-	// Drain begins a drain and returns at once. An error says why it cannot begin. Asking again
+	// Drain begins a drain and returns when it has begun. An error says why it cannot begin. Asking again
 	// while a drain goes on is no error.
-	Drain func(Drain) error
+	Drain func(ctx context.Context, order Drain) error
 }
 
 func (c Config) validate() error {

@@ -80,7 +80,7 @@ func open(t *testing.T, change func(*Config)) *site {
 			return map[string]any{"lanes": []int{0, 1}}, nil
 		},
 		View: func(context.Context) (any, error) { return map[string]any{"since": "then"}, nil },
-		Drain: func(drain Drain) error {
+		Drain: func(_ context.Context, drain Drain) error {
 			s.drains <- drain
 			return nil
 		},

@@ -42,8 +42,8 @@ func serveBusy(t *testing.T, listen string, log io.Writer) (url string, end func
 			{Name: "group", Probe: func(context.Context) error { return errors.New("not every lane is in the consumer group yet") }},
 		},
 		Status: process.view, View: process.view, Settings: origins.Settings(conf),
-		Pauses:  process, DeadLetters: lettersAPI{},
-		Effects: effectsAPI{&fakeStore{}}, Drain: func(admin.Drain) error { return nil },
+		Pauses: process, DeadLetters: lettersAPI{},
+		Effects: effectsAPI{&fakeStore{}}, Drain: func(context.Context, admin.Drain) error { return nil },
 	})
 	if err != nil {
 		t.Fatal(err)

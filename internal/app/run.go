@@ -306,9 +306,9 @@ func (s *service) tell(findings []kafka.Finding) {
 
 var errLeaveTooLate = errors.New("a drain without leave has begun already: the members leave the group by themselves after kafka.session_timeout")
 
-// drain is the order to finish what is in hand and take no more. It returns at once. To leave the
+// drain is the order to finish what is in hand and take no more. It returns when that has begun and the audit has it. To leave the
 // group must be part of the first order: when the second comes, the engine may have ended.
-func (s *service) drain(order admin.Drain) error {
+func (s *service) drain(ctx context.Context, order admin.Drain) error {
 	s.mu.Lock()
 	first := !s.draining
 	s.draining = true
@@ -325,6 +325,7 @@ func (s *service) drain(order admin.Drain) error {
 		}
 		close(s.drained)
 	}
+	s.auditDrain(ctx, order)
 	return nil
 }
 

@@ -92,6 +92,13 @@ var table = map[string]rule{
 		tests:   []string{"kfake"},
 	},
 
+	// What operators ordered, in the control topic. Apart from pause, whose notes processes obey, and from the ledger, which
+	// an application without effects has not.
+	"audit": {
+		outside: []string{"kgo"},
+		tests:   []string{"kfake"},
+	},
+
 	// Everything about brokers that is not a transaction: connecting, preflight, topics, lag, offsets.
 	// Plain Go types in, so that no configuration format reaches it.
 	"kafka": {
@@ -143,7 +150,7 @@ var table = map[string]rule{
 	// YAML and the environment.
 	"app": {
 		inside: []string{
-			"admin", "handlers", "kafka", "message", "pause", "telemetry", "txn",
+			"admin", "audit", "handlers", "kafka", "message", "pause", "telemetry", "txn",
 			"outbox", "outbox/dispatch", "outbox/dispatch/httptarget", "outbox/ingest", "outbox/ledger", "outbox/rebuild", "outbox/relay", "postgres",
 			"deadletter", // shown by the operations HTTP, which asks app for every fact
 			"redact",     // what is logged
@@ -200,7 +207,7 @@ var table = map[string]rule{
 	// their work, because app is for running the service, not for passing calls along.
 	"cmd/processor": {
 		inside: []string{
-			"app", "bundle", "deadletter", "dev", "kafka", "load", "message", "outbox", "outbox/ledger", "outbox/rebuild", "pause", "postgres", "redact",
+			"app", "audit", "bundle", "deadletter", "dev", "kafka", "load", "message", "outbox", "outbox/ledger", "outbox/rebuild", "pause", "postgres", "redact",
 			"sizing", "telemetry", "top", "yardstick", "verify", // `verify --follow` is a service of its own, with metrics on an address
 		},
 		outside: []string{"cobra", "pgx", "terminal", "automemlimit", "kgo", "kadm", "json", "yaml"},

@@ -647,7 +647,6 @@ function confirmOrder({ title, text, go, drain = false, lasts = false, more = {}
   setText($("confirm-go"), go);
   setText($("confirm-word"), "");
   $("leave-label").hidden = !drain;
-  $("actor-label").hidden = drain; // the API takes none for a drain
   $("for-label").hidden = !lasts;
   $("leave").checked = false;
   $("for").value = "";
@@ -656,7 +655,7 @@ function confirmOrder({ title, text, go, drain = false, lasts = false, more = {}
     event.preventDefault();
     $("confirm-go").disabled = true;
     const reason = $("reason").value;
-    const { problem, told } = await ask(path, drain ? { leave: $("leave").checked, reason } : { reason, actor: $("actor").value, ...more, ...(lasts && { for: $("for").value.trim() }) });
+    const { problem, told } = await ask(path, { reason, actor: $("actor").value, ...(drain && { leave: $("leave").checked }), ...more, ...(lasts && { for: $("for").value.trim() }) });
     $("confirm-go").disabled = false;
     if (problem) {
       setText($("confirm-word"), problem);
