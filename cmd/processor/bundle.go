@@ -13,6 +13,7 @@ import (
 	"pawl/internal/app"
 	"pawl/internal/bundle"
 	"pawl/internal/redact"
+	"pawl/internal/telemetry"
 )
 
 const (
@@ -113,7 +114,7 @@ func (c *cli) bundle(cmd *cobra.Command, flags *bundleFlags) error {
 	host, _ := os.Hostname() // a name that is not known is left out
 	manifest := bundle.Manifest{Application: conf.Application, Made: made, Host: host, Tool: thisBuild()}
 	secrets, unread := conf.Secrets()
-	redactor := redact.New(secrets)
+	redactor := redact.New(append(secrets, telemetry.TracingSecrets(c.getenv)...))
 	manifest.Notes = notes(redactor, unread, problems)
 	file := flags.out
 	if file == "" {

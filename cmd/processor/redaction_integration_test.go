@@ -47,6 +47,8 @@ var plants = map[string]string{
 	"wrong connection string":    "plant-wrong-dsn-2f61",
 	"variable without a setting": "plant-stray-variable-b",
 	"order":                      "plant-sku-d0c9",
+	"header for the collector":   "plant-otlp-header-4e70",
+	"password for the collector": "plant-otlp-userinfo-5a1c",
 }
 
 // shown gathers what was shown, by where.
@@ -107,11 +109,14 @@ type gossip struct {
 	refused  atomic.Int32
 	called   atomic.Int32
 	headers  atomic.Int32 // calls that had all of the plants that belong in a call
+
+	collected atomic.Int32 // requests with spans that had the plants that belong in them
+	spans     shown
 }
 
 func newGossip(t *testing.T) *gossip {
 	t.Helper()
-	g := &gossip{}
+	g := &gossip{spans: shown{text: map[string]string{}}}
 	sasl := plants["password for the brokers"]
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.EnableSASL(), kfake.Superuser("PLAIN", "service", sasl))
 	if err != nil {
@@ -137,8 +142,41 @@ func newGossip(t *testing.T) *gossip {
 	})
 	endpoint := httptest.NewServer(http.HandlerFunc(g.answer))
 	t.Cleanup(endpoint.Close)
+	collector := httptest.NewServer(http.HandlerFunc(g.collect))
+	t.Cleanup(collector.Close)
 	g.configure(t, endpoint.URL)
+	g.trace(t, collector.URL)
 	return g
+}
+
+// collect keeps the spans, and refuses every second request with all that came with it.
+func (g *gossip) collect(w http.ResponseWriter, r *http.Request) {
+	spans, err := io.ReadAll(r.Body)
+	var told bytes.Buffer
+	_ = r.Header.Write(&told)
+	_, password, _ := r.BasicAuth()
+	if err != nil || !strings.Contains(told.String(), plants["header for the collector"]) {
+		http.Error(w, "it lacks the header for the collector", http.StatusBadRequest)
+		return
+	}
+	g.spans.add("spans", string(spans))
+	if g.collected.Add(1)%2 == 1 {
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = io.WriteString(w, "I do not like "+told.String()+password)
+	}
+}
+
+// trace sends spans to a collector. Its exporter reads the environment of the process by itself.
+func (g *gossip) trace(t *testing.T, collector string) {
+	t.Helper()
+	for name, value := range map[string]string{
+		"OTEL_EXPORTER_OTLP_ENDPOINT": strings.Replace(collector, "://", "://pawl:"+plants["password for the collector"]+"@", 1),
+		"OTEL_EXPORTER_OTLP_HEADERS":  "api-key=" + plants["header for the collector"],
+		"OTEL_BSP_SCHEDULE_DELAY":     "50",
+	} {
+		t.Setenv(name, value)
+		g.env = append(g.env, name+"="+value)
+	}
 }
 
 // answer quotes what it was sent, and refuses it.
@@ -236,9 +274,8 @@ func (g *gossip) set() []string {
 
 // A secret is planted in every place where one can stand, and everybody around quotes it. What is shown by whatever means
 // holds none of them: the log at debug, errors, the configuration, the operations HTTP, metrics, profiles, the stacks that
-// a panic prints, commands, and the archive of an incident.
-func TestSecretsAppearNowhere(t *testing.T) {
-	t.Parallel()
+// a panic prints, commands, spans, and the archive of an incident.
+func TestSecretsAppearNowhere(t *testing.T) { // not in parallel: the exporter of spans reads the environment
 	g := newGossip(t)
 	seen := &shown{text: map[string]string{}}
 	command := func(args ...string) ran {
@@ -285,6 +322,7 @@ func TestSecretsAppearNowhere(t *testing.T) {
 	for _, path := range []string{
 		"/", "/metrics", "/livez?verbose", "/readyz?verbose", "/startupz?verbose", "/version", "/api/v1/status", "/api/v1/view", "/api/v1/config",
 		"/debug/pprof/goroutine?debug=2", "/debug/pprof/heap?debug=1", "/api/v1/effects", "/api/v1/effects?state=dead", "/api/v1/effects/0:0", "/api/v1/audit", "/nothing",
+		"/api/v1/dead-letters", "/api/v1/dead-letters/0/0", "/api/v1/dead-letters/0/0?contents=true",
 	} {
 		for _, token := range []string{"", plants["token"], "wrong"} {
 			_, text := get(t, base+path, token)
@@ -313,6 +351,7 @@ func TestSecretsAppearNowhere(t *testing.T) {
 		{"lag"},
 		{"txn", "ls", "--all"},
 		{"dlq", "ls"},
+		{"audit", "-o", "json"},
 		{"effects", "ls", "-o", "json"},
 		{"effects", "show", "0:0"},
 		{"migrate", "status", "--set", "postgres.dsn=postgres://nobody:" + plants["wrong connection string"] + "@127.0.0.1:1/pawl?connect_timeout=1"},
@@ -334,7 +373,11 @@ func TestSecretsAppearNowhere(t *testing.T) {
 		t.Fatal("the process does not end")
 	}
 	seen.add("the log", log.String())
+	seen.add("spans", g.spans.text["spans"])
 	seen.check(t)
+	if spans := g.spans.text["spans"]; !strings.Contains(spans, "process vault.orders") || !strings.Contains(spans, "deliver payments") || !strings.Contains(log.String(), "I do not like") {
+		t.Errorf("the collector quoted %d requests; no spans, or no word of it in the log: the test shows nothing", g.collected.Load())
+	}
 	if g.refused.Load() == 0 || g.headers.Load() == 0 {
 		t.Errorf("the broker quoted the password %d times, %d of %d calls had their plants: the test shows nothing", g.refused.Load(), g.headers.Load(), g.called.Load())
 	}

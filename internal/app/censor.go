@@ -2,11 +2,13 @@ package app
 
 import (
 	"io"
+	"os"
 	"sync"
 	"time"
 	"unicode/utf8"
 
 	"pawl/internal/redact"
+	"pawl/internal/telemetry"
 )
 
 const (
@@ -35,7 +37,7 @@ func (c *censor) current() *redact.Redactor {
 	}
 	var texts []string
 	secrets, _ := c.conf.Secrets() // what can't be read can't be sent, nor quoted
-	for _, secret := range secrets {
+	for _, secret := range append(secrets, telemetry.TracingSecrets(os.Getenv)...) {
 		if utf8.RuneCountInString(secret) >= censoredMin {
 			texts = append(texts, secret)
 		}

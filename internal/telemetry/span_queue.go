@@ -8,6 +8,8 @@ import (
 	"time"
 
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+
+	"pawl/internal/redact"
 )
 
 // flushTimeout is how long the end of a process waits for the collector to take the last spans.
@@ -27,6 +29,7 @@ func spanOutcomes() []string { return []string{spanExported, spanQueueFull, span
 type spanQueue struct {
 	exporter sdktrace.SpanExporter
 	settings TracingSettings
+	redactor *redact.Redactor
 	spans    chan sdktrace.ReadOnlySpan
 	full     atomic.Int64 // dropped since the last line of the log
 
@@ -35,7 +38,7 @@ type spanQueue struct {
 }
 
 func newSpanQueue(exporter sdktrace.SpanExporter, settings TracingSettings) *spanQueue {
-	return &spanQueue{exporter: exporter, settings: settings, spans: make(chan sdktrace.ReadOnlySpan, settings.queueMax)}
+	return &spanQueue{exporter: exporter, settings: settings, redactor: redact.New(settings.secrets), spans: make(chan sdktrace.ReadOnlySpan, settings.queueMax)}
 }
 
 // OnStart implements sdktrace.SpanProcessor.
@@ -87,7 +90,7 @@ func (q *spanQueue) run(ctx context.Context) {
 	}
 	q.export(exporting, batch)
 	if err := q.exporter.Shutdown(exporting); err != nil && exporting.Err() == nil {
-		q.warn(spanFailed, 0, slog.String("err", short(err)))
+		q.warn(spanFailed, 0, slog.String("err", q.short(err)))
 	}
 }
 
@@ -103,7 +106,7 @@ func (q *spanQueue) export(ctx context.Context, batch []sdktrace.ReadOnlySpan) [
 	defer cancel()
 	if err := q.exporter.ExportSpans(sending, batch); err != nil {
 		q.count(spanFailed, len(batch))
-		q.warn(spanFailed, len(batch), slog.String("err", short(err)))
+		q.warn(spanFailed, len(batch), slog.String("err", q.short(err)))
 	} else {
 		q.count(spanExported, len(batch))
 	}
@@ -111,10 +114,11 @@ func (q *spanQueue) export(ctx context.Context, batch []sdktrace.ReadOnlySpan) [
 	return batch[:0]
 }
 
-// short makes one line of what may quote a collector's answer.
-func short(err error) string {
+// short makes one line of what may quote a collector's answer, and in that what it was sent. Secrets go before the text is
+// cut: nobody would know one half of one.
+func (q *spanQueue) short(err error) string {
 	const most = 300 // bytes
-	text := strings.Join(strings.Fields(strings.ToValidUTF8(err.Error(), "?")), " ")
+	text := strings.Join(strings.Fields(strings.ToValidUTF8(q.redactor.String(err.Error()), "?")), " ")
 	if len(text) > most {
 		text = strings.ToValidUTF8(text[:most], "")
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,6 +24,7 @@ type TracingSettings struct {
 	batchMax    int           // spans in one request
 	delay       time.Duration // after which a batch goes out that is not full
 	timeout     time.Duration // of one request with its repetitions
+	secrets     []string      // that go to the collector, and may come back in what it says
 }
 
 // Names of the variables.
@@ -31,6 +33,8 @@ const (
 	envExporter       = "OTEL_TRACES_EXPORTER"
 	envEndpoint       = "OTEL_EXPORTER_OTLP_ENDPOINT"
 	envTracesEndpoint = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+	envHeaders        = "OTEL_EXPORTER_OTLP_HEADERS"
+	envTracesHeaders  = "OTEL_EXPORTER_OTLP_TRACES_HEADERS"
 	envProtocol       = "OTEL_EXPORTER_OTLP_PROTOCOL"
 	envTracesProtocol = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
 	envSampler        = "OTEL_TRACES_SAMPLER"
@@ -58,6 +62,7 @@ func ReadTracing(getenv func(string) string) (TracingSettings, error) {
 		queueMax: r.number(envQueueMax, queueDefault, queueLimit),
 		delay:    time.Duration(r.number(envDelay, int(delayDefault.Milliseconds()), int(waitLimit.Milliseconds()))) * time.Millisecond,
 		timeout:  time.Duration(r.number(envTimeout, int(timeoutDefault.Milliseconds()), int(waitLimit.Milliseconds()))) * time.Millisecond,
+		secrets:  TracingSecrets(getenv),
 	}
 	s.batchMax = min(s.queueMax, r.number(envBatchMax, batchDefault, queueLimit))
 	s.sampler, s.parentBased = r.sampler()
@@ -86,6 +91,32 @@ func ReadTracing(getenv func(string) string) (TracingSettings, error) {
 		return TracingSettings{}, fmt.Errorf("tracing: %w", err)
 	}
 	return s, nil
+}
+
+// TracingSecrets gives every text in the variables that is to be hidden, in the clear: values of headers for the collector,
+// whole and without a scheme such as Bearer, and passwords in its address.
+func TracingSecrets(getenv func(string) string) (found []string) {
+	for _, name := range []string{envHeaders, envTracesHeaders} {
+		for pair := range strings.SplitSeq(getenv(name), ",") {
+			_, value, _ := strings.Cut(pair, "=")
+			value = strings.TrimSpace(value)
+			found = append(found, value)
+			if decoded, err := url.PathUnescape(value); err == nil {
+				found = append(found, decoded)
+				found = append(found, strings.Fields(decoded)...)
+			}
+		}
+	}
+	for _, name := range []string{envEndpoint, envTracesEndpoint} {
+		if address, err := url.Parse(strings.TrimSpace(getenv(name))); err == nil {
+			password, _ := address.User.Password()
+			found = append(found, password)
+		}
+	}
+	slices.Sort(found)
+	return slices.DeleteFunc(slices.Compact(found), func(text string) bool {
+		return text == "" || strings.EqualFold(text, "bearer") || strings.EqualFold(text, "basic")
+	})
 }
 
 // envReader collects what is wrong. Errors never quote an endpoint: it may hold credentials.
