@@ -22,6 +22,9 @@ func effects() *dashboard {
 		view{title: "By answer", unit: "reqps", queries: []query{{`job_sink_outcome:processor_outbox_attempts:rate1m{job="$job"} > 0`, "{{sink}} {{outcome}}"}}},
 		view{title: "Duration, 99th percentile", unit: "s", queries: []query{{`job_sink:processor_outbox_delivery_duration_seconds:p99_rate5m{job="$job"}`, "{{sink}}"}}},
 		view{title: "Use of the allowed calls at once", unit: "percentunit", queries: []query{{`job_sink:processor_outbox_calls_saturation:ratio{job="$job"}`, "{{sink}}"}}},
+		view{title: "Time in which calls waited", unit: "percentunit", description: "For the endpoint's concurrency or rate, or for the calls of the process.", queries: []query{
+			{`job_sink_by:processor_outbox_saturated:ratio{job="$job"} > 0`, "{{sink}} {{by}}"},
+		}},
 	)
 	d.row("Fates", 8,
 		view{title: "Settled, by endpoint and fate", unit: "reqps", queries: []query{

@@ -354,7 +354,7 @@ func answerOf(status int) string {
 }
 
 type ledgerDescs struct {
-	effects, oldest, breaker, paused, inFlight, limit, window, lanes, halted, lag, waiting, retention, up, untold *prometheus.Desc
+	effects, oldest, breaker, paused, inFlight, limit, saturated, window, lanes, halted, lag, waiting, retention, up, untold *prometheus.Desc
 }
 
 func describeLedger() ledgerDescs {
@@ -371,6 +371,8 @@ func describeLedger() ledgerDescs {
 			"Calls to an endpoint that this process has under way.", []string{"sink"}, nil),
 		limit: prometheus.NewDesc("processor_outbox_calls_limit",
 			"Calls to an endpoint that this process makes at a time at most; a dispatcher with as many in flight is saturated.", []string{"sink"}, nil),
+		saturated: prometheus.NewDesc("processor_outbox_saturated_seconds_total",
+			"Time in which a call to an endpoint waited for what bounds its calls: concurrency or rate of the endpoint, or the calls of this process at once (workers). Its rate is the share of the time.", []string{"sink", "by"}, nil),
 		window: prometheus.NewDesc("processor_outbox_window_effects",
 			"Effects that a lane has in memory and that are not settled.", []string{"lane"}, nil),
 		waiting: prometheus.NewDesc("processor_outbox_ingest_lag_seconds",
@@ -394,7 +396,7 @@ func describeLedger() ledgerDescs {
 func (l *LedgerTelemetry) Describe(descs chan<- *prometheus.Desc) {
 	d := describeLedger()
 	for _, desc := range []*prometheus.Desc{
-		d.effects, d.oldest, d.breaker, d.paused, d.inFlight, d.limit, d.window, d.lanes, d.halted, d.lag, d.waiting, d.retention, d.up, d.untold,
+		d.effects, d.oldest, d.breaker, d.paused, d.inFlight, d.limit, d.saturated, d.window, d.lanes, d.halted, d.lag, d.waiting, d.retention, d.up, d.untold,
 	} {
 		descs <- desc
 	}
@@ -414,7 +416,9 @@ func (l *LedgerTelemetry) Collect(metrics chan<- prometheus.Metric) {
 	l.mu.Unlock()
 	gauge(d.up, up)
 	l.collectBacklog(backlog, gauge)
-	l.collectDispatch(gauge)
+	l.collectDispatch(gauge, func(desc *prometheus.Desc, value float64, labels ...string) {
+		metrics <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, value, labels...) //nolint:promlinter // as above
+	})
 	halted := map[string]int{partIngest: 0, partRelay: 0}
 	for _, lane := range l.config.Ingest() {
 		number := strconv.Itoa(int(lane.Lane))
@@ -463,12 +467,15 @@ func (l *LedgerTelemetry) collectBacklog(backlog []Backlog, show emit) {
 	}
 }
 
-func (l *LedgerTelemetry) collectDispatch(show emit) {
+func (l *LedgerTelemetry) collectDispatch(show, counted emit) {
 	d := describeLedger()
 	dispatching := l.config.Dispatch()
 	for _, endpoint := range dispatching.Endpoints {
 		show(d.inFlight, float64(endpoint.InFlight), endpoint.Endpoint)
 		show(d.limit, float64(endpoint.Limit), endpoint.Endpoint)
+		for _, by := range dispatch.Bounds() {
+			counted(d.saturated, endpoint.Saturation[by].Seconds(), endpoint.Endpoint, string(by))
+		}
 		paused := 0.0
 		if endpoint.Paused {
 			paused = 1

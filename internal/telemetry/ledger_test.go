@@ -26,7 +26,7 @@ func newLedgerBench(t *testing.T, b *bench, backlog func(context.Context) ([]Bac
 		Dispatch: func() dispatch.Status {
 			return dispatch.Status{
 				Lanes:     []dispatch.LaneStatus{{Lane: 3, Owner: true, Window: 9}, {Lane: 4, Window: 1}},
-				Endpoints: []dispatch.EndpointStatus{{Endpoint: "payments", InFlight: 2, Limit: 64, Breaker: dispatch.Open}},
+				Endpoints: []dispatch.EndpointStatus{{Endpoint: "payments", InFlight: 2, Limit: 64, Breaker: dispatch.Open, Saturation: dispatch.Saturation{dispatch.ByRate: 2500 * time.Millisecond}}},
 			}
 		},
 		Relay:   func() relay.Status { return relay.Status{Lanes: []relay.LaneStatus{{Lane: 3, Seq: 7}}} },
@@ -169,12 +169,17 @@ processor_outbox_halted_lanes{part="relay"} 0
 # TYPE processor_outbox_ingest_lag_offsets gauge
 processor_outbox_ingest_lag_offsets{lane="3"} 4
 processor_outbox_ingest_lag_offsets{lane="4"} 0
+# HELP processor_outbox_saturated_seconds_total Time in which a call to an endpoint waited for what bounds its calls: concurrency or rate of the endpoint, or the calls of this process at once (workers). Its rate is the share of the time.
+# TYPE processor_outbox_saturated_seconds_total counter
+processor_outbox_saturated_seconds_total{by="concurrency",sink="payments"} 0
+processor_outbox_saturated_seconds_total{by="rate",sink="payments"} 2.5
+processor_outbox_saturated_seconds_total{by="workers",sink="payments"} 0
 # HELP processor_outbox_breaker_state 1 for the state that the breaker of an endpoint is in.
 # TYPE processor_outbox_breaker_state gauge
 processor_outbox_breaker_state{sink="payments",state="closed"} 0
 processor_outbox_breaker_state{sink="payments",state="half-open"} 0
 processor_outbox_breaker_state{sink="payments",state="open"} 1
-`, "processor_outbox_effects", "processor_outbox_oldest_pending_age_seconds", "processor_outbox_owned_lanes", "processor_outbox_halted_lanes", "processor_outbox_ingest_lag_offsets", "processor_outbox_breaker_state")
+`, "processor_outbox_effects", "processor_outbox_oldest_pending_age_seconds", "processor_outbox_owned_lanes", "processor_outbox_halted_lanes", "processor_outbox_ingest_lag_offsets", "processor_outbox_saturated_seconds_total", "processor_outbox_breaker_state")
 	failing = true
 	l.askBacklog(t.Context())
 	if n := testutil.CollectAndCount(l, "processor_outbox_effects"); n != 0 {

@@ -623,6 +623,55 @@ func TestWorkersBoundAllCalls(t *testing.T) {
 	})
 }
 
+// Saturation is the time in which a call waited for a bound: to the millisecond, by the clock of the bubble, and not one
+// for each call that waits.
+func TestSaturationIsTheTimeThatCallsWaited(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		change func(*world)
+		by     dispatch.Bound
+		calls  int
+		want   time.Duration
+	}{
+		"none":        {func(w *world) { w.change(func(e *dispatch.Endpoint) { e.Concurrency = 10 }) }, dispatch.ByConcurrency, 10, 0},
+		"concurrency": {func(w *world) { w.change(func(e *dispatch.Endpoint) { e.Concurrency = 2 }) }, dispatch.ByConcurrency, 10, 4 * time.Second},
+		"rate":        {func(w *world) { w.change(func(e *dispatch.Endpoint) { e.Concurrency, e.Rate = 100, 2 }) }, dispatch.ByRate, 10, 4500 * time.Millisecond},
+		"workers":     {func(w *world) { w.config.Workers = 5 }, dispatch.ByWorkers, 15, 2 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, func(w *world) {
+				w.shop.answer = func(ctx context.Context, _ outbox.Call) outbox.Answer {
+					_ = during(ctx, time.Second)
+					return ok()
+				}
+				c.change(w)
+				w.keys(make([]string, c.calls)...)
+				p := w.start()
+				look := func() dispatch.Saturation { return p.Status().Endpoints[0].Saturation }
+				sleep(1500 * time.Millisecond) // in the middle of it the clock is seen to run
+				if got, want := look()[c.by], min(c.want, 1500*time.Millisecond); got < want-100*time.Millisecond || got > want {
+					t.Errorf("after a second and a half %s, want %s", got, want)
+				}
+				sleep(time.Minute)
+				if len(w.fates()) != c.calls {
+					t.Errorf("%d fates, want %d", len(w.fates()), c.calls)
+				}
+				for by, got := range look() {
+					want := time.Duration(0)
+					if by == c.by {
+						want = c.want
+					}
+					if got < want-100*time.Millisecond || got > want+100*time.Millisecond {
+						t.Errorf("by %s: %s, want %s", by, got, want)
+					}
+				}
+				w.end(p)
+			})
+		})
+	}
+}
+
 func TestOnDeadHold(t *testing.T) {
 	t.Parallel()
 	order := func(w *world, offset int64, action outbox.Action) {

@@ -85,6 +85,7 @@ type gate struct {
 	paused   bool // by an operator
 	inFlight int
 	waiting  bells
+	short    shortage
 	limiter  *rate.Limiter // nil where there is no limit
 	breaker  *gobreaker.TwoStepCircuitBreaker[struct{}]
 	state    State
@@ -92,7 +93,7 @@ type gate struct {
 }
 
 func newGate(name string, endpoint Endpoint, slots *slots, changed func(Breaker)) *gate {
-	g := &gate{name: name, endpoint: endpoint, slots: slots, changed: changed, state: Closed}
+	g := &gate{name: name, endpoint: endpoint, slots: slots, changed: changed, state: Closed, short: newShortage()}
 	if endpoint.Rate > 0 {
 		// A tenth of a second may come at once: timers are coarser than high rates.
 		g.limiter = rate.NewLimiter(rate.Limit(endpoint.Rate), max(1, int(math.Ceil(endpoint.Rate/10))))
@@ -153,7 +154,9 @@ func (g *gate) enter(now time.Time, who bell) (p pass, why refusal, ok bool) {
 
 // admit must be called under the lock.
 func (g *gate) admit(now time.Time, who bell) (func(error), refusal) {
+	g.short.end()
 	if g.inFlight >= g.endpoint.Concurrency {
+		g.short.begin(ByConcurrency, 0) // leave ends it
 		g.waiting.add(who)
 		return nil, refusal{}
 	}
@@ -167,6 +170,7 @@ func (g *gate) admit(now time.Time, who bell) (func(error), refusal) {
 		return nil, refusal{again: breakerLook, shut: shutByBreaker}
 	}
 	if !g.slots.take(who) {
+		g.short.begin(ByWorkers, 0) // the bell of the slots has us asked again
 		return nil, refusal{}
 	}
 	if g.limiter != nil {
@@ -174,6 +178,7 @@ func (g *gate) admit(now time.Time, who bell) (func(error), refusal) {
 		if wait := reservation.DelayFrom(now); wait > 0 {
 			reservation.CancelAt(now)
 			g.slots.give()
+			g.short.begin(ByRate, wait)
 			return nil, refusal{again: wait}
 		}
 	}
@@ -193,6 +198,7 @@ func (p pass) leave(health error) {
 	g.mu.Lock()
 	p.done(health)
 	g.inFlight--
+	g.short.freed()
 	g.waiting.ring()
 	changes := g.take()
 	g.mu.Unlock()
@@ -242,5 +248,5 @@ func (g *gate) pause(paused bool) {
 func (g *gate) status() EndpointStatus {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return EndpointStatus{Endpoint: g.name, InFlight: g.inFlight, Limit: g.endpoint.Concurrency, Breaker: g.state, Paused: g.paused}
+	return EndpointStatus{Endpoint: g.name, InFlight: g.inFlight, Limit: g.endpoint.Concurrency, Breaker: g.state, Paused: g.paused, Saturation: g.short.until(time.Now())}
 }

@@ -38,4 +38,6 @@ type EndpointStatus struct {
 	Limit    int    `json:"limit"` // of calls at once
 	Breaker  State  `json:"breaker"`
 	Paused   bool   `json:"paused"` // by an operator: no calls, no attempts are used up
+
+	Saturation Saturation `json:"-"` // a metric has it, in seconds
 }
