@@ -29,12 +29,9 @@ To know that all was read, the command writes a record without meaning to the co
   processor audit --since 2d -o json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			from, err := parseMoment("--since", since, time.Now())
-			if most < 1 {
-				err = errors.Join(err, fmt.Errorf("--max is %d, want 1 or more", most))
-			}
+			from, err := auditSpan(since, most)
 			if err != nil {
-				return usage(err)
+				return err
 			}
 			b, err := c.connect(cmd)
 			if err != nil {
@@ -51,6 +48,15 @@ To know that all was read, the command writes a record without meaning to the co
 	cmd.Flags().StringVar(&since, "since", "", "only what was ordered since: a `TIME` such as 2026-11-23T10:00:00Z, or 2h or 14d ago")
 	cmd.Flags().IntVar(&most, "max", listMaxDefault, "no more than `NUMBER` orders")
 	return cmd
+}
+
+// auditSpan judges what a list of orders was told.
+func auditSpan(since string, most int) (from time.Time, err error) {
+	from, err = parseMoment("--since", since, time.Now())
+	if most < 1 {
+		err = errors.Join(err, fmt.Errorf("--max is %d, want 1 or more", most))
+	}
+	return from, usage(err)
 }
 
 // readAudit gives the orders; those that this release can't read are an error beside them.

@@ -53,8 +53,10 @@ func TestCommandsThatChangeSomethingAreAudited(t *testing.T) {
 	for i := range 3 {
 		source := message.Source{Application: "yard", Topic: "logs", TopicID: topics["logs"].ID, Offset: int64(i)}
 		letter := &kgo.Record{Topic: "yard.dead-letter", Value: []byte("v"), Timestamp: time.Now(), Headers: []kgo.RecordHeader{
-			{Key: message.HeaderSource, Value: []byte(source.String())}, {Key: message.HeaderID, Value: []byte(source.ID(-1).String())},
-			{Key: message.HeaderHandler, Value: []byte("copy")}, {Key: message.HeaderReason, Value: []byte("bad_json")},
+			{Key: message.HeaderSource, Value: []byte(source.String())},
+			{Key: message.HeaderID, Value: []byte(source.ID(-1).String())},
+			{Key: message.HeaderHandler, Value: []byte("copy")},
+			{Key: message.HeaderReason, Value: []byte("bad_json")},
 		}}
 		if err := y.client.ProduceSync(t.Context(), letter).FirstErr(); err != nil {
 			t.Fatal(err)

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"errors"
-	"fmt"
 	"strconv"
 	"time"
 
@@ -25,12 +23,9 @@ a call that was under way was answered well, or another order was faster. The le
   processor effects audit --since 2d --actor anna@ops-1 -o json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			from, err := parseMoment("--since", since, time.Now())
-			if most < 1 {
-				err = errors.Join(err, fmt.Errorf("--max is %d, want 1 or more", most))
-			}
+			from, err := auditSpan(since, most)
 			if err != nil {
-				return usage(err)
+				return err
 			}
 			return c.withLedger(cmd, func(_ app.Config, l effectLedger) error {
 				audit, err := l.Audit(cmd.Context(), outbox.AuditFilter{Since: from, Actor: actor, Limit: most})

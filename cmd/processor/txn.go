@@ -280,7 +280,7 @@ func (c *cli) abortHanging(cmd *cobra.Command, order abortOrder) error {
 		return err
 	}
 	err = b.audited(cmd.Context(), c, audit.Order{Action: "txn abort --hanging", Target: order.hanging, Reason: order.reason}, func() (string, error) {
-		return fmt.Sprintf("producer %d, from offset %d", holder.ProducerID, holder.FirstOffset), kafka.AbortHanging(cmd.Context(), b.admin, topic, int32(partition), holder)
+		return fmt.Sprintf("producer %d, from offset %d", holder.ProducerID, holder.FirstOffset), kafka.AbortHanging(cmd.Context(), b.admin, topic, int32(partition), holder) //nolint:gosec // it was parsed as 32 bits
 	})
 	if err != nil {
 		return err

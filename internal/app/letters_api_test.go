@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -106,11 +107,11 @@ func TestDeadLettersAreListedByReason(t *testing.T) {
 	}
 	var got []string
 	for _, reason := range tail.Reasons {
-		line := fmt.Sprintf("%s %d:", reason.Reason, reason.Letters)
+		parts := []string{fmt.Sprintf("%s %d:", reason.Reason, reason.Letters)}
 		for _, l := range reason.Newest {
-			line += fmt.Sprintf(" %s %s", l.Letter, l.State)
+			parts = append(parts, l.Letter, l.State)
 		}
-		got = append(got, line)
+		got = append(got, strings.Join(parts, " "))
 	}
 	want := "bad_json 8: 0/9 discarded 0/8 open 0/7 open 0/6 open 0/5 open; no_price 2: 0/1 open 0/0 open; " + notOurs + " 1: 0/10 open"
 	if strings.Join(got, "; ") != want || tail.Letters != 11 || tail.More || tail.Topic != "shop.dead-letter" {
@@ -226,7 +227,7 @@ func TestListedReasonsAreBounded(t *testing.T) {
 	t.Parallel()
 	var groups letterGroups
 	for i := range 3 * reasonsMax {
-		groups.add(deadletter.Letter{Reason: fmt.Sprint(i)}, int64(i))
+		groups.add(deadletter.Letter{Reason: strconv.Itoa(i)}, int64(i))
 	}
 	if tail := groups.tail(); len(tail.Reasons) != reasonsMax || !tail.More || tail.Letters != 3*reasonsMax {
 		t.Errorf("%d reasons of %d letters, more %v", len(tail.Reasons), tail.Letters, tail.More)
