@@ -59,7 +59,7 @@ func (m *Mutant) apply(root string) ([]byte, error) {
 // catalogue is all mutants, in the order of the way of a record.
 func catalogue() []Mutant {
 	var all []Mutant
-	for _, part := range [][]Mutant{nouns, engine, effects, dispatching, telling, repairs, pauses, database} {
+	for _, part := range [][]Mutant{nouns, engine, effects, dispatching, telling, repairs, pauses, operators, database} {
 		all = append(all, part...)
 	}
 	return all
