@@ -118,3 +118,44 @@ func TestAPauseLeavesCallsUnderWayAlone(t *testing.T) {
 		}
 	})
 }
+
+// Effects that wait for a held endpoint are parked without an attempt. Their age counts from the first attempt, also under an
+// owner that takes them over: the hold may have lasted longer than that.
+func TestWhatWasNeverTriedDoesNotAge(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(w *world) {
+		w.change(func(e *dispatch.Endpoint) { e.AgeMax = time.Hour })
+		w.config.Endpoints["other"] = w.endpoint(&endpoint{})
+		w.shop.answer = func(_ context.Context, call outbox.Call) outbox.Answer {
+			if call.Attempt == 1 && call.Intent.Offset%100 == 0 {
+				return status(503)
+			}
+			return ok()
+		}
+		keys := make([]string, 3000) // enough to be put aside
+		for i := range keys {
+			keys[i] = strconv.Itoa(i)
+		}
+		w.keys(keys...)
+		first := w.start()
+		first.Pause(func(string) bool { return true })
+		sleep(2 * time.Hour)
+		w.end(first)
+		if r := w.recovery(); len(r.Parked) < 1000 || len(w.shop.seen()) > len(keys)-1000 {
+			t.Errorf("%d are parked after %d calls: nothing is shown", len(r.Parked), len(w.shop.seen()))
+		}
+		w.config.Owner = "b"
+		second := w.start()
+		sleep(30 * time.Minute)
+		dead := 0
+		for _, fate := range w.fates() {
+			if fate != outbox.Done {
+				dead++
+			}
+		}
+		if n := len(w.fates()); n != len(keys) || dead > 0 {
+			t.Errorf("%d fates, %d of them not done, want %d that are done", n, dead, len(keys))
+		}
+		w.end(second)
+	})
+}

@@ -443,7 +443,7 @@ func (t *tenure) adopt(intent *outbox.Intent, position int64) {
 	delete(t.ahead, intent.Offset)
 	e := t.entry(intent, position)
 	e.role, e.attempts, e.status, e.reason = p.Role, p.Attempts, p.Status, p.Error
-	if p.Since > 0 || p.Attempts > 0 {
+	if p.Attempts > 0 || e.end == nil && p.Since > 0 {
 		e.since = t.now.Add(-p.Since)
 	}
 	if e.end != nil && e.attempts >= e.end.gate.endpoint.AttemptsMax {
