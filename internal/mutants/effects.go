@@ -217,6 +217,42 @@ var dispatching = []Mutant{
 		Rule: "those who failed together do not come back together", Harm: "an endpoint that comes back is knocked down again",
 		Killers: []string{"TestBackoffDoublesJittersAndObeys"},
 	},
+	{
+		Name: "much-for-one-endpoint-stops-all", File: "internal/outbox/dispatch/tenure.go",
+		Old: "len(t.parked) < t.l.d.parkedMax || t.serves())", New: "len(t.parked) < t.l.d.parkedMax)",
+		Rule: "an endpoint that is down stops no other, however much waits for it", Harm: "a receiver's weekend of maintenance stops the calls to all",
+		Killers: []string{"TestAnEndpointThatIsDownStopsNoOther"},
+	},
+	{
+		Name: "stowed-key-is-overtaken", File: "internal/outbox/dispatch/stow.go",
+		Old: "return t.stow.sieve.has(hash) || ", New: "return ",
+		Rule: "of a key, what is in memory comes before what is stowed", Harm: "an order is shipped before it is charged",
+		Killers: []string{"TestAStowedKeyIsInOrderAcrossEndpoints"},
+	},
+	{
+		Name: "sweep-brings-back-the-later-one", File: "internal/outbox/dispatch/stow.go",
+		Old: "case w.left.has(hash), !t.open(n)", New: "case !t.open(n)",
+		Rule: "a sweep leaves what comes behind what it left", Harm: "an order is shipped before it is charged, once the other receiver is back",
+		Killers: []string{"TestAStowedKeyIsInOrderAcrossEndpoints"},
+	},
+	{
+		Name: "sweep-waits-for-who-is-down", File: "internal/outbox/dispatch/stow.go",
+		Old: "case w.left.has(hash), !t.open(n), full && !t.stow.surveyed, full && t.useful(&w.left, n):", New: "case w.left.has(hash), full && !t.stow.surveyed:",
+		Rule: "whoever is called again waits for nobody who is not", Harm: "of two receivers that were down, the second keeps the first one's effects back",
+		Killers: []string{"TestWhoComesBackFirstWaitsForNobody"},
+	},
+	{
+		Name: "settled-is-read-as-parked", File: "internal/outbox/dispatch/stow.go",
+		Old: " && !t.stow.settled[offset]", New: "",
+		Rule: "a row of what has its fate is no parked intent", Harm: "an effect that was just called is called again",
+		Killers: []string{"TestAnEndpointThatIsDownStopsNoOther"},
+	},
+	{
+		Name: "takeover-reads-on-without-a-survey", File: "internal/outbox/dispatch/stow.go",
+		Old: "surveyed: r.Rest >= r.Low}", New: "surveyed: r.Rest >= 0}",
+		Rule: "a new owner knows all parked keys before it reads anything new", Harm: "after a takeover an order is shipped before it is charged",
+		Killers: []string{"TestATakeoverFindsMoreThanItKeeps"},
+	},
 }
 
 // telling are mutants of the relay.

@@ -159,10 +159,14 @@ type Recovery struct {
 	Low     int64     // every intent below is settled or parked
 	Seq     int64     // number of the last flush, 0 where there was none
 	Settled Ranges    // offsets at and above Low that are settled
-	Parked  []Parked  // by offset
+	Parked  []Parked  // by offset: the first RecoveredMax below Low, and all from there on
+	Rest    int64     // from there on up to Low there may be more parked ones; Low where there are none
 	Sending []Sending // begun and not settled: their outcome is unknown
 	Holds   []Hold    // by offset
 }
+
+// RecoveredMax is how many parked intents below the low mark a recovery brings. Any number may be parked.
+const RecoveredMax = 32 << 10
 
 // Hold is a dead intent that the later ones of its key wait for, until an operator decides.
 type Hold struct {

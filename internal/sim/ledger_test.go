@@ -168,6 +168,14 @@ func (s *store) Recover(ctx context.Context, tenure outbox.Tenure) (recovery out
 	return recovery, err
 }
 
+func (s *store) Waiting(ctx context.Context, lane int32, from int64, limit int) (parked []outbox.Parked, err error) {
+	err = s.do(ctx, "Waiting", func(ctx context.Context) (err error) {
+		parked, err = s.memory.Waiting(ctx, lane, from, limit)
+		return err
+	}, nil)
+	return parked, err
+}
+
 func (s *store) Page(ctx context.Context, lane int32, from int64, limit int) (intents []outbox.Intent, next int64, err error) {
 	err = s.do(ctx, "Page", func(ctx context.Context) (err error) {
 		intents, next, err = s.memory.Page(ctx, lane, from, limit)

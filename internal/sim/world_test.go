@@ -64,8 +64,11 @@ const (
 	historyMax = 15 * time.Minute
 )
 
+// recoveredMax is how many parked effects a new owner of a lane is given at once: few, so that it has to read the others.
+const recoveredMax = 3
+
 func open(script Script) (*world, error) {
-	w := &world{script: script, begun: time.Now(), network: new(kfake.VirtualNetwork), ledger: &ledgertest.Memory{}, bits: map[string]int{}, outcomes: map[string]int{}, mayHalt: -1}
+	w := &world{script: script, begun: time.Now(), network: new(kfake.VirtualNetwork), ledger: &ledgertest.Memory{RecoveredMax: recoveredMax}, bits: map[string]int{}, outcomes: map[string]int{}, mayHalt: -1}
 	w.ctx, w.end = context.WithTimeout(context.Background(), historyMax)
 	var err error
 	w.cluster, err = kfake.NewCluster(kfake.NumBrokers(brokers), kfake.ListenFn(w.network.Listen), kfake.Ports(firstPort, firstPort+1, firstPort+2),

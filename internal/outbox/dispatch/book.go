@@ -216,6 +216,7 @@ func (t *tenure) flush() {
 			return
 		}
 		t.l.conclude(&f)
+		t.stow.written(&f)
 		t.flushed(f, time.Since(begun))
 	})
 }

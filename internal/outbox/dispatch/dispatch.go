@@ -28,6 +28,7 @@ type Store interface {
 	Recover(ctx context.Context, tenure outbox.Tenure) (outbox.Recovery, error)
 	Page(ctx context.Context, lane int32, from int64, limit int) (intents []outbox.Intent, next int64, err error)
 	Get(ctx context.Context, lane int32, offsets []int64) ([]outbox.Intent, error)
+	Waiting(ctx context.Context, lane int32, from int64, limit int) ([]outbox.Parked, error)
 	Begin(ctx context.Context, tenure outbox.Tenure, sending []outbox.Sending) error
 	Flush(ctx context.Context, flush outbox.Flush) error
 }
@@ -128,6 +129,8 @@ type Dispatcher struct {
 	slots  *slots
 	jobs   chan *entry // calls to make; as many fit as there are slots, so that nobody waits to send
 
+	parkedMax int // of each lane; a test makes it smaller
+
 	mu      sync.Mutex
 	lanes   map[int32]*lane
 	running bool
@@ -147,6 +150,8 @@ func New(config Config) (*Dispatcher, error) {
 		slots:  &slots{free: config.Workers},
 		jobs:   make(chan *entry, config.Workers),
 		lanes:  map[int32]*lane{},
+
+		parkedMax: parkedMax,
 	}
 	for name, endpoint := range config.Endpoints {
 		d.gates[name] = newGate(name, endpoint, d.slots, func(b Breaker) { hook(config.Hooks.Breaker, b) })

@@ -100,6 +100,7 @@ type queue struct {
 	hash       uint64
 	head, tail *entry
 	n, parked  int   // intents, and how many of them are parked
+	blamed     *end  // what those wait for
 	aside      bool  // newcomers are parked at once
 	held       bool  // nothing is sent before an operator says so
 	holder     int64 // the dead intent that holds it
@@ -147,9 +148,6 @@ func (q *queue) remove(e *entry) {
 		q.tail = before
 	}
 	q.n--
-	if e.role != 0 {
-		q.parked--
-	}
 	e.queue, e.after = nil, nil
 }
 
@@ -167,6 +165,7 @@ type end struct {
 	shut   string    // why the gate let nothing through, when it was asked last
 	volley *volley   // for calls that begin now; nil before the first
 
+	parked  int       // of the parked ones in memory, those of keys whose first one is for it
 	live    int       // intents in the window that wait for it, behind others of their key or not
 	crowd   time.Time // since when they fill half the window, zero while there are none
 	answers int       // since then

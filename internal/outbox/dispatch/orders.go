@@ -81,7 +81,7 @@ func (t *tenure) retry(e *entry, order *outbox.Order) {
 // revive obeys an order about an intent that has its fate: a dead one is retried, and with either
 // action its key goes on. What is not dead is left alone: the order came too late.
 func (t *tenure) revive(order *outbox.Order) {
-	if t.book.has(order.Offset) || t.revivals[order.Offset] || len(t.revivals) >= revivalsMax {
+	if t.book.has(order.Offset) || t.stow.pending[order.Offset] || t.revivals[order.Offset] || len(t.revivals) >= revivalsMax {
 		return // the next renewal brings it again
 	}
 	if t.l.final.Contains(order.Offset) {
@@ -89,21 +89,43 @@ func (t *tenure) revive(order *outbox.Order) {
 		return
 	}
 	t.revivals[order.Offset] = true
-	ask(t, storeTimeout, func(ctx context.Context) ([]outbox.Intent, error) {
-		return t.l.d.config.Store.Get(ctx, t.l.number, []int64{order.Offset})
-	}, func(intents []outbox.Intent, err error) {
+	type found struct {
+		intents []outbox.Intent
+		parked  []outbox.Parked
+	}
+	ask(t, storeTimeout, func(ctx context.Context) (f found, err error) {
+		if f.intents, err = t.l.d.config.Store.Get(ctx, t.l.number, []int64{order.Offset}); err == nil {
+			f.parked, err = t.l.d.config.Store.Waiting(ctx, t.l.number, order.Offset, 1)
+		}
+		return f, err
+	}, func(f found, err error) {
 		delete(t.revivals, order.Offset)
 		switch {
 		case t.over != running || t.draining: // left to the next owner
 		case err != nil:
 			t.misread(order, err)
+		case t.find(order.Offset) != nil || t.stow.settled[order.Offset]: // it came back meanwhile: with the next renewal
+		case len(f.parked) == 1 && f.parked[0].Offset == order.Offset:
+			t.stowed(&f.intents[0], &f.parked[0], order)
 		default:
 			t.book.obeyed(order.Number, t.now)
-			if len(intents) == 1 {
-				t.revived(&intents[0], order.Action)
+			if len(f.intents) == 1 {
+				t.revived(&f.intents[0], order.Action)
 			}
 		}
 	})
+}
+
+// stowed obeys an order about an intent that is parked and not in memory. One that is to be tried now
+// waits for its turn all the same.
+func (t *tenure) stowed(intent *outbox.Intent, p *outbox.Parked, order *outbox.Order) {
+	if order.Action != outbox.Cancel {
+		t.book.obeyed(order.Number, t.now)
+		return
+	}
+	e := t.entry(intent, -1)
+	e.role, e.attempts, e.status, e.reason, e.order = p.Role, p.Attempts, p.Status, p.Error, order
+	t.cancelled(e)
 }
 
 // misread gives an order up whose intent can't be had: most likely there never was one.
@@ -119,13 +141,17 @@ func (t *tenure) misread(order *outbox.Order, err error) {
 // revived puts a dead intent back where it stood among those of its key.
 func (t *tenure) revived(intent *outbox.Intent, action outbox.Action) {
 	q := t.queue(intent)
-	if action == outbox.RetryNow && intent.Twin == nil {
-		e := t.entry(intent, -1)
+	switch e := t.entry(intent, -1); {
+	case action != outbox.RetryNow || intent.Twin != nil:
+	case t.stow.sieve.has(q.hash): // earlier ones of its key may be stowed
+		t.put(e, intent)
+	default:
 		e.role, e.unborn = outbox.Retry, true
 		head := q.head
 		t.parked[e.offset] = e
 		q.insert(e)
-		q.parked++
+		t.blame(q)
+		t.weigh(q, 1)
 		if head != nil && q.head == e {
 			t.unload(head)
 		}

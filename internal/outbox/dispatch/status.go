@@ -14,6 +14,7 @@ type LaneStatus struct {
 	Window   int   `json:"window"`   // intents in memory that are not settled
 	InFlight int   `json:"inflight"` // calls
 	Parked   int   `json:"parked"`   // intents outside the window
+	Stowed   int   `json:"stowed"`   // parked intents that are not in memory either
 	Low      int64 `json:"low"`      // every intent below is settled or parked
 	Next     int64 `json:"next"`     // every intent below has been read
 }

@@ -18,7 +18,8 @@ const (
 	windowMax      = 4096           // intents with their payload
 	windowBytesMax = 32 << 20       // of their bodies; the last one in may go beyond
 	spanMax        = 16 * windowMax // intents from the low mark on, of which only the offset is kept
-	parkedMax      = 8 * windowMax  // beyond it nothing new is read
+	parkedMax      = 8 * windowMax  // parked ones without their payload, of all endpoints; see stow
+	pendingMax     = windowMax / 2  // those that are to be stowed and are not written down; beyond it nothing new is read
 	loadedMax      = 64             // parked ones with their payload, for each endpoint
 
 	unflushedMax      = windowMax // results that are not written down; beyond it no call begins
@@ -86,9 +87,12 @@ type tenure struct {
 	flying int // let through and not answered
 	queues map[uint64]*queue
 	parked map[int64]*entry
+	stow   stow
 	pauses pauses
 	ends   map[string]*end
 	lines  []*end
+
+	strangers int // parked ones in memory that wait for an endpoint that is unknown here
 
 	loads  []*entry // whose payload is wanted
 	begins []*entry // whose note is to be written
@@ -115,11 +119,11 @@ type tenure struct {
 	cancelAt time.Time
 }
 
-// questions is how many are put to the store at once: one to page, get, note, renew and flush, and some
+// questions is how many are put to the store at once: one to page, get, fetch, note, renew and flush, and some
 // for orders.
 const (
 	revivalsMax = 8
-	questions   = 5 + revivalsMax
+	questions   = 6 + revivalsMax
 )
 
 func newTenure(ctx context.Context, l *lane, held outbox.Tenure, recovery outbox.Recovery, kept *remains) *tenure {
@@ -129,7 +133,7 @@ func newTenure(ctx context.Context, l *lane, held outbox.Tenure, recovery outbox
 		window: newWindow(recovery.Low), known: recovery.Low,
 		queues: map[uint64]*queue{}, parked: map[int64]*entry{}, ends: map[string]*end{},
 		revivals: map[int64]bool{}, misreads: map[int64]int{},
-		book:    book{seq: recovery.Seq},
+		book: book{seq: recovery.Seq}, stow: newStow(&recovery),
 		replies: make(chan func(), questions), pollPause: pollMin,
 	}
 	t.calls, t.stop = context.WithCancel(ctx)
@@ -252,12 +256,13 @@ func (t *tenure) turn() {
 			t.pump(n)
 		}
 		t.read()
+		t.fetch()
 		t.note()
 	}
 	t.flush()
 	t.renew()
 	t.l.publish(LaneStatus{
-		Owner: t.over == running, Epoch: t.held.Epoch, Window: t.live, InFlight: t.flying, Parked: len(t.parked),
+		Owner: t.over == running, Epoch: t.held.Epoch, Window: t.live, InFlight: t.flying, Parked: len(t.parked), Stowed: t.stow.sieve.n,
 		Low: t.window.low(), Next: t.window.next,
 	})
 }
@@ -293,6 +298,12 @@ func (t *tenure) rest() time.Duration {
 		if len(t.loads) > 0 && !t.getting {
 			sooner(t.getAt)
 		}
+		if t.stow.sweep != nil && !t.stow.reading && t.stow.readAt.After(t.now) {
+			sooner(t.stow.readAt)
+		}
+		if t.stow.sieve.n > 0 && !t.stow.reading { // an endpoint may have come back
+			sooner(t.now.Add(breakerLook))
+		}
 		for _, n := range t.lines {
 			if len(n.line) > 0 && n.again.After(t.now) {
 				sooner(n.again)
@@ -321,7 +332,8 @@ func (t *tenure) failed(err error) { hook2(t.l.d.config.Hooks.Retrying, t.l.numb
 
 // room reports whether one more intent may be read.
 func (t *tenure) room() bool {
-	return t.live < windowMax && t.bytes < windowBytesMax && t.window.span() < spanMax && len(t.parked) < parkedMax
+	return t.live < windowMax && t.bytes < windowBytesMax && t.window.span() < spanMax &&
+		t.stow.surveyed && len(t.stow.pending) < pendingMax && (t.stow.sieve.n == 0 && len(t.parked) < t.l.d.parkedMax || t.serves())
 }
 
 // roomy reports whether it is worth asking for a page.
@@ -410,7 +422,13 @@ func (t *tenure) take(intents []outbox.Intent, upto int64) {
 // place takes the next intent in.
 func (t *tenure) place(intent *outbox.Intent) {
 	if _, parked := t.ahead[intent.Offset]; parked {
-		t.adopt(intent, t.window.add(intent.Offset, true))
+		position := t.window.add(intent.Offset, true)
+		if e := t.entry(intent, position); t.stows(e, intent) {
+			delete(t.ahead, intent.Offset)
+			t.left(e, intent)
+			return
+		}
+		t.adopt(intent, position)
 		return
 	}
 	if t.settled.Contains(intent.Offset) {
@@ -423,8 +441,14 @@ func (t *tenure) place(intent *outbox.Intent) {
 	if t.fated(e, intent) {
 		return
 	}
+	if t.stows(e, intent) {
+		t.count(e, -1)
+		t.put(e, intent)
+		return
+	}
 	q := t.queue(intent)
 	q.push(e)
+	t.blame(q)
 	switch {
 	case q.held:
 		t.park(e, outbox.Held, time.Time{}, "")
@@ -458,7 +482,8 @@ func (t *tenure) adopt(intent *outbox.Intent, position int64) {
 	}
 	q := t.queue(intent)
 	q.push(e)
-	q.parked++
+	t.blame(q)
+	t.weigh(q, 1)
 	q.aside = true
 	switch {
 	case q.held && p.Role != outbox.Held:
@@ -522,18 +547,20 @@ func (t *tenure) fated(e *entry, intent *outbox.Intent) bool {
 
 // queue gives the queue of an intent's key. An intent without one has an order of its own.
 func (t *tenure) queue(intent *outbox.Intent) *queue {
-	var hash uint64
-	if len(intent.Key) > 0 {
-		hash = maphash.Bytes(t.l.seed, intent.Key)
-	} else {
-		hash = maphash.Comparable(t.l.seed, intent.Offset)
-	}
+	hash := t.hash(intent)
 	q := t.queues[hash]
 	if q == nil {
 		q = &queue{hash: hash}
 		t.queues[hash] = q
 	}
 	return q
+}
+
+func (t *tenure) hash(intent *outbox.Intent) uint64 {
+	if len(intent.Key) > 0 {
+		return maphash.Bytes(t.l.seed, intent.Key)
+	}
+	return maphash.Comparable(t.l.seed, intent.Offset)
 }
 
 // activate lets the head of a key do what it waits for.
@@ -584,7 +611,7 @@ func (t *tenure) park(e *entry, role outbox.Role, due time.Time, reason string) 
 	case e.role == 0:
 		t.count(e, -1)
 		t.parked[e.offset] = e
-		e.queue.parked++
+		t.weigh(e.queue, 1)
 		if e.stage == ready {
 			e.end.fresh--
 		}
@@ -672,6 +699,7 @@ func (t *tenure) settle(e *entry, outcome outbox.Outcome) {
 		t.count(e, -1)
 	} else {
 		delete(t.parked, e.offset)
+		t.stow.settled[e.offset] = true
 		if e.payload != nil {
 			e.end.loaded--
 		}
@@ -684,6 +712,10 @@ func (t *tenure) settle(e *entry, outcome outbox.Outcome) {
 	if q != nil {
 		first := q.head == e
 		q.remove(e)
+		if e.role != 0 {
+			t.weigh(q, -1)
+		}
+		t.blame(q)
 		if outcome.Status == outbox.Dead && e.order == nil && e.end.holds() {
 			t.hold(q, &e.payload.Intent)
 		}

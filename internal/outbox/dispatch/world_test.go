@@ -115,6 +115,8 @@ type world struct {
 	next   int64
 	batch  *outbox.Batch // the last one that was ingested
 
+	parkedMax int // in place of the dispatcher's own
+
 	mu      sync.Mutex
 	settled []dispatch.Settled
 	breaker []dispatch.State
@@ -232,6 +234,9 @@ func (w *world) start() *process {
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &process{Dispatcher: d, stop: cancel, done: make(chan error, 1)}
 	go func() { p.done <- d.Run(ctx) }()
+	if w.parkedMax > 0 {
+		d.KeepParked(w.parkedMax)
+	}
 	d.Assign(lane)
 	return p
 }

@@ -73,7 +73,7 @@ func (l *Ledger) Flush(ctx context.Context, flush outbox.Flush) error {
 		delete(state.aside, offset)
 	}
 	for _, p := range flush.Parked {
-		state.aside[p.Offset] = struct{}{}
+		state.put(p.Offset)
 	}
 	h.state = state
 	return nil
@@ -104,8 +104,7 @@ func prepare(flush outbox.Flush, state *tenureState) (*writing, error) {
 		if !flush.Covered.Contains(o.Offset) {
 			return nil, fmt.Errorf("the outcome of %d is not covered", o.Offset)
 		}
-		_, waited := state.aside[o.Offset]
-		if waited {
+		if state.waited(o.Offset) {
 			w.freed = append(w.freed, o.Offset)
 		}
 		lost := o.Status == outbox.Dead || o.Status == outbox.Unknown

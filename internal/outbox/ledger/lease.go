@@ -152,10 +152,36 @@ const progressSQL = `SELECT p.seq, p.low_off FROM @schema.progress p WHERE p.lan
 const settledSQL = `
 SELECT lower(r), upper(r) FROM @schema.flush f, unnest(f.done) AS r WHERE f.lane = $1 AND f.hi >= $2 AND upper(r) > $2`
 
+const parkedColumns = `p.off, p.role, p.attempts, p.status, p.error,
+  extract(epoch FROM greatest(p.next_at - clock_timestamp(), interval '0')), extract(epoch FROM clock_timestamp() - p.first_at)`
+
+// parkedSQL gives the first $3 below $2, and all from there on: those are no more than a window spans.
 const parkedSQL = `
-SELECT p.off, p.role, p.attempts, p.status, p.error,
-  extract(epoch FROM greatest(p.next_at - clock_timestamp(), interval '0')), extract(epoch FROM clock_timestamp() - p.first_at)
-FROM @schema.parked p WHERE p.lane = $1 ORDER BY p.off`
+(SELECT ` + parkedColumns + ` FROM @schema.parked p WHERE p.lane = $1 AND p.off < $2 ORDER BY p.off LIMIT $3)
+UNION ALL
+(SELECT ` + parkedColumns + ` FROM @schema.parked p WHERE p.lane = $1 AND p.off >= $2 ORDER BY p.off)`
+
+const waitingSQL = `SELECT ` + parkedColumns + ` FROM @schema.parked p WHERE p.lane = $1 AND p.off >= $2 ORDER BY p.off LIMIT $3`
+
+// scanParked reads a row of parkedColumns.
+func scanParked(row pgx.CollectableRow) (p outbox.Parked, err error) {
+	var in, since float64
+	err = row.Scan(&p.Offset, &p.Role, &p.Attempts, &p.Status, &p.Error, &in, &since)
+	p.In, p.Since, p.Error = seconds(in), seconds(since), original(p.Error)
+	return p, err
+}
+
+// Waiting gives up to limit parked ones of a lane from an offset on, by offset, as they are now.
+func (l *Ledger) Waiting(ctx context.Context, lane int32, from int64, limit int) ([]outbox.Parked, error) {
+	ctx, cancel := l.bounded(ctx)
+	defer cancel()
+	rows, err := l.pool.Query(ctx, l.sql(waitingSQL, 0), lane, from, limit)
+	if err != nil {
+		return nil, doing(err, "read what waits in", lane)
+	}
+	parked, err := pgx.CollectRows(rows, scanParked)
+	return parked, doing(err, "read what waits in", lane)
+}
 
 const holdsSQL = `SELECT h.off, h.endpoint, h.key FROM @schema.hold h WHERE h.lane = $1 ORDER BY h.off`
 
@@ -188,13 +214,12 @@ func (l *Ledger) recover(ctx context.Context, tenure outbox.Tenure) (r outbox.Re
 		})
 		return err
 	})
-	batch.Queue(l.sql(parkedSQL, 0), tenure.Lane).Query(func(rows pgx.Rows) error {
-		r.Parked, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (p outbox.Parked, err error) {
-			var in, since float64
-			err = row.Scan(&p.Offset, &p.Role, &p.Attempts, &p.Status, &p.Error, &in, &since)
-			p.In, p.Since, p.Error = seconds(in), seconds(since), original(p.Error)
-			return p, err
-		})
+	r.Rest = r.Low
+	batch.Queue(l.sql(parkedSQL, 0), tenure.Lane, r.Low, outbox.RecoveredMax).Query(func(rows pgx.Rows) error {
+		r.Parked, err = pgx.CollectRows(rows, scanParked)
+		if n := outbox.RecoveredMax; len(r.Parked) >= n && r.Parked[n-1].Offset < r.Low {
+			r.Rest = r.Parked[n-1].Offset + 1
+		}
 		return err
 	})
 	batch.Queue(l.sql(sendingSQL, 0), tenure.Lane).Query(func(rows pgx.Rows) error {
@@ -222,7 +247,9 @@ func (l *Ledger) recover(ctx context.Context, tenure outbox.Tenure) (r outbox.Re
 	for _, s := range r.Sending {
 		aside[s.Offset] = struct{}{}
 	}
-	return r, &tenureState{epoch: tenure.Epoch, seq: last.seq, low: last.low, generation: last.generation, aside: aside}, nil
+	state = &tenureState{epoch: tenure.Epoch, seq: last.seq, low: last.low, generation: last.generation, aside: aside, read: l.now()}
+	state.most = r.Rest < r.Low
+	return r, state, nil
 }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
@@ -275,6 +302,28 @@ type tenureState struct {
 	seq, low   int64              // of the last flush
 	generation int                // it is in; those of a lane never go back
 	aside      map[int64]struct{} // offsets that are parked or sending
+	most       bool               // there are more of them than these: any offset may be one
+	read       time.Time          // when aside was
+}
+
+const (
+	asideMax   = 4 * outbox.RecoveredMax
+	asideAgain = time.Minute // when it is read again whether all of them fit
+)
+
+// put notes that an offset is parked or sending.
+func (s *tenureState) put(offset int64) {
+	if len(s.aside) >= asideMax {
+		s.most = true
+		return
+	}
+	s.aside[offset] = struct{}{}
+}
+
+// waited reports whether an offset may be parked or sending. What is not known is looked for when it is settled.
+func (s *tenureState) waited(offset int64) bool {
+	_, known := s.aside[offset]
+	return known || s.most
 }
 
 // held is the place of a lane's tenure. Whoever writes for the tenure holds its lock, so that two
@@ -301,7 +350,7 @@ func (l *Ledger) hold(lane int32) *held {
 func (l *Ledger) take(ctx context.Context, h *held, tenure outbox.Tenure) (*tenureState, error) {
 	state := h.state
 	h.state = nil
-	if state != nil && state.epoch == tenure.Epoch {
+	if state != nil && state.epoch == tenure.Epoch && (!state.most || l.now().Before(state.read.Add(asideAgain))) {
 		return state, nil
 	}
 	_, state, err := l.recover(ctx, tenure)
@@ -343,7 +392,7 @@ func (l *Ledger) begin(ctx context.Context, tenure outbox.Tenure, sending []outb
 		return outbox.ErrFenced
 	}
 	for _, offset := range offsets {
-		state.aside[offset] = struct{}{}
+		state.put(offset)
 	}
 	h.state = state
 	return nil

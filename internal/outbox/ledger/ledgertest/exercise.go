@@ -43,6 +43,7 @@ func Exercise(t *testing.T, open func(t *testing.T) Store) {
 		{"recovery knows what is settled", recoverSettled},
 		{"a renewal knows the last flush", renewalsCount},
 		{"recovery knows what is parked and sending", recoverParked},
+		{"a recovery brings no more than fits, and the rest can be read", recoverMany},
 		{"recovery knows what holds its key until that is freed", recoverHolds},
 		{"settled is no longer parked or sending", settledEndsWaiting},
 		{"orders come with renewals until they are obeyed", orders},

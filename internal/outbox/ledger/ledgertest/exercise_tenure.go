@@ -199,6 +199,38 @@ func recoverParked(x *exercise) {
 	}
 }
 
+// More are parked than a recovery brings. Those that it does not are read in parts, and are settled like any other.
+func recoverMany(x *exercise) {
+	ctx := x.t.Context()
+	const beyond, above = 10, 5
+	n := int64(outbox.RecoveredMax + beyond)
+	x.filled(n + above)
+	tenure := x.acquire(someLane, "a")
+	f := outbox.Flush{Tenure: tenure, Seq: 1, Low: n}
+	for offset := range n + above {
+		f.Parked = append(f.Parked, outbox.Parked{Offset: offset, Role: outbox.Retry, Endpoint: "payments"})
+	}
+	x.flush(f)
+	next := x.acquire(someLane, "a")
+	r := x.recover(next)
+	if len(r.Parked) != outbox.RecoveredMax+above || r.Rest != outbox.RecoveredMax || r.Parked[len(r.Parked)-1].Offset != n+above-1 {
+		x.t.Errorf("recovered %d parked ones and the rest from %d, want %d and %d", len(r.Parked), r.Rest, outbox.RecoveredMax+above, outbox.RecoveredMax)
+	}
+	read := func(from int64, limit int) (offsets []int64) {
+		parked, err := x.store.Waiting(ctx, someLane, from, limit)
+		x.must(err)
+		for _, p := range parked {
+			offsets = append(offsets, p.Offset)
+		}
+		return offsets
+	}
+	x.equal(read(r.Rest+2, 3), []int64{r.Rest + 2, r.Rest + 3, r.Rest + 4}, "what waits from the rest on")
+	x.flush(done(next, 2, n, 0, r.Rest+3))
+	x.equal(read(r.Rest+2, 3), []int64{r.Rest + 2, r.Rest + 4, r.Rest + 5}, "what waits after one of them was settled")
+	x.equal(read(0, 1), []int64{1}, "what waits first")
+	x.equal(read(n+above-1, 10), []int64{n + above - 1}, "what waits last")
+}
+
 // Whoever renews learns whether the ledger still has what was written to it.
 func renewalsCount(x *exercise) {
 	ctx := x.t.Context()

@@ -24,6 +24,9 @@ type Memory struct {
 	// called from many goroutines at once.
 	Fail func(method string, after bool) error
 
+	// RecoveredMax replaces outbox.RecoveredMax where it is not 0. Set it before the ledger is used.
+	RecoveredMax int
+
 	mu     sync.Mutex
 	lanes  map[int32]*lane
 	first  map[businessKey]firstUse
@@ -287,17 +290,44 @@ func (m *Memory) Recover(ctx context.Context, tenure outbox.Tenure) (outbox.Reco
 		for _, settled := range l.settled {
 			r.Settled = r.Settled.Add(max(settled.From, l.low), settled.To)
 		}
-		now := time.Now()
-		for _, p := range l.parked {
-			p.In, p.Since = max(0, p.due.Sub(now)), now.Sub(p.first)
-			r.Parked = append(r.Parked, p.Parked)
+		r.Rest = l.low
+		all := l.waiting(0)
+		below, _ := slices.BinarySearchFunc(all, l.low, func(p outbox.Parked, at int64) int { return cmp.Compare(p.Offset, at) })
+		if most := cmp.Or(m.RecoveredMax, outbox.RecoveredMax); below >= most {
+			r.Rest = all[most-1].Offset + 1
+			all = slices.Delete(all, most, below)
 		}
-		slices.SortFunc(r.Parked, func(a, b outbox.Parked) int { return cmp.Compare(a.Offset, b.Offset) })
+		r.Parked = all
 		r.Holds = slices.SortedFunc(maps.Values(l.holds), func(a, b outbox.Hold) int { return cmp.Compare(a.Offset, b.Offset) })
 		r.Sending = slices.SortedFunc(maps.Values(l.sending), func(a, b outbox.Sending) int { return cmp.Compare(a.Offset, b.Offset) })
 		return nil
 	})
 	return r, err
+}
+
+// waiting gives the parked ones from an offset on.
+func (l *lane) waiting(from int64) []outbox.Parked {
+	now := time.Now()
+	var all []outbox.Parked
+	for _, p := range l.parked {
+		if p.Offset >= from {
+			p.In, p.Since = max(0, p.due.Sub(now)), now.Sub(p.first)
+			all = append(all, p.Parked)
+		}
+	}
+	slices.SortFunc(all, func(a, b outbox.Parked) int { return cmp.Compare(a.Offset, b.Offset) })
+	return all
+}
+
+// Waiting implements Store.
+func (m *Memory) Waiting(ctx context.Context, number int32, from int64, limit int) ([]outbox.Parked, error) {
+	var all []outbox.Parked
+	err := m.do(ctx, "Waiting", func() error {
+		all = m.lane(number).waiting(from)
+		all = all[:min(limit, len(all))]
+		return nil
+	})
+	return all, err
 }
 
 // find gives the index of the first intent at or above an offset.
@@ -579,7 +609,7 @@ func (m *Memory) audits(ctx context.Context, method string, fits func(outbox.Aud
 
 // Clone is a backup: what the ledger holds now, without its Fail.
 func (m *Memory) Clone() *Memory {
-	backup := &Memory{}
+	backup := &Memory{RecoveredMax: m.RecoveredMax}
 	m.copyTo(backup)
 	return backup
 }

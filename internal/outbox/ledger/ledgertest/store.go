@@ -35,6 +35,8 @@ type Store interface {
 
 	// Recover tells the owner what its predecessors left. outbox.ErrFenced.
 	Recover(ctx context.Context, tenure outbox.Tenure) (outbox.Recovery, error)
+	// Waiting gives up to limit parked ones of a lane from an offset on, by offset, as they are now.
+	Waiting(ctx context.Context, lane int32, from int64, limit int) ([]outbox.Parked, error)
 	// Page gives up to limit intents from an offset on, whatever became of them. All that there are
 	// in [from, next) are among them; next is at most that of Head.
 	Page(ctx context.Context, lane int32, from int64, limit int) (intents []outbox.Intent, next int64, err error)
