@@ -18,6 +18,7 @@ const (
 type asked struct {
 	name    string // with its article
 	missing string // why it is not there; empty where it is
+	away    string // what to know and do while it does not answer
 	turns   chan struct{}
 }
 
@@ -54,7 +55,7 @@ func (s *Server) routeAsked(mux *http.ServeMux, of *asked, pattern string, answe
 		}
 		problem, is := errors.AsType[*Problem](err)
 		if !is {
-			problem = &Problem{http.StatusServiceUnavailable, of.name + " cannot be asked: " + err.Error()}
+			problem = &Problem{http.StatusServiceUnavailable, of.name + " cannot be asked: " + err.Error() + "; " + of.away}
 		}
 		writeProblem(w, problem.Status, problem.Detail)
 	})

@@ -57,6 +57,7 @@ func (o *Order) validate() error {
 // routeEffects serves the ledger, or says that there is none.
 func (s *Server) routeEffects(mux *http.ServeMux) {
 	ledger := newAsked("the ledger")
+	ledger.away = "effects wait on their topic; `processor migrate status` says why its database cannot be had"
 	if s.config.Effects == nil {
 		ledger.missing = "this process has no effect ledger: ask one that has postgres.dsn_file or PROCESSOR_POSTGRES_DSN"
 	}

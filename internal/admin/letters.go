@@ -18,6 +18,7 @@ type DeadLetters interface {
 // routeLetters serves the dead letters, or says that they are not shown here.
 func (s *Server) routeLetters(mux *http.ServeMux) {
 	topic := newAsked("the dead-letter topic")
+	topic.away = "`processor check --connect` says what brokers lack"
 	if s.config.DeadLetters == nil {
 		topic.missing = "this process shows no dead letters: use `processor dlq ls`"
 	}

@@ -316,6 +316,9 @@ func (e *effects) checkSchema(ctx context.Context) error {
 		// Generations must be there before the first effect comes.
 		err = e.ledger.Maintain(asking, time.Now())
 	}
+	if err != nil && ctx.Err() == nil {
+		e.telemetry.Refused(err)
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.schema = nil
@@ -369,9 +372,34 @@ func (e *effects) backlog(ctx context.Context) ([]telemetry.Backlog, error) {
 
 // EffectsStatus is the ledger's part of the status of a process.
 type EffectsStatus struct {
+	Away     *LedgerAway     `json:"away,omitempty"` // absent while the ledger can be asked
 	Ingest   []IngestStatus  `json:"ingest"`
 	Dispatch dispatch.Status `json:"dispatch"`
 	Relay    relay.Status    `json:"relay"`
+}
+
+// LedgerAway says that a process cannot use the ledger. Its lanes of effects are not known as long as it has not been able to
+// since it began.
+type LedgerAway struct {
+	Since time.Time `json:"since"`
+	Error string    `json:"error"`
+	Next  string    `json:"next"` // what to do
+}
+
+// away is nil while the ledger can be asked, and where this process has none.
+func (e *effects) away(censor *censor) *LedgerAway {
+	if e == nil {
+		return nil
+	}
+	since, why := e.telemetry.Down()
+	if since.IsZero() {
+		return nil
+	}
+	next := "`processor migrate status` says why its database cannot be had; bring that back and restart nothing"
+	if errors.Is(why, errSchemaBehind) {
+		next = "run `processor migrate up`, and restart nothing"
+	}
+	return &LedgerAway{Since: since.UTC(), Error: censor.text(why.Error()), Next: next}
 }
 
 // IngestStatus is one lane of the effects topic on its way into the ledger.
@@ -384,11 +412,11 @@ type IngestStatus struct {
 	Error string    `json:"error,omitempty"`
 }
 
-func (e *effects) status() *EffectsStatus {
+func (e *effects) status(censor *censor) *EffectsStatus {
 	if e == nil {
 		return nil
 	}
-	status := &EffectsStatus{Dispatch: e.dispatcher.Status(), Relay: e.relay.Status()}
+	status := &EffectsStatus{Away: e.away(censor), Dispatch: e.dispatcher.Status(), Relay: e.relay.Status()}
 	for _, lane := range e.ingester.Status() {
 		one := IngestStatus{Lane: lane.Lane, State: string(lane.State), Next: lane.Next, End: lane.End, Since: lane.Since}
 		if lane.Err != nil {

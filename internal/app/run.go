@@ -167,6 +167,7 @@ func open(ctx context.Context, conf Config, build Build, told Options, log *slog
 		view := &viewer{
 			conf: conf, since: time.Now(), metrics: registry, status: s.status, recent: s.telemetry.Recent,
 			draining: func() bool { return s.notDraining(ctx) != nil }, pauses: s.pauses.Set,
+			away: func() *LedgerAway { return s.effects.away(s.censor) },
 		}
 		ready := []admin.Check{
 			{Name: "drain", Probe: s.notDraining},
@@ -187,7 +188,7 @@ func open(ctx context.Context, conf Config, build Build, told Options, log *slog
 			Ready:   ready,
 			Started: []admin.Check{{Name: "preflight", Probe: s.preflightPassed}},
 			Status: func(context.Context) (any, error) {
-				return Status{s.status(), s.pauses.Set().List(), s.effects.status()}, nil
+				return Status{s.status(), s.pauses.Set().List(), s.effects.status(s.censor)}, nil
 			},
 			View: view.view, Settings: told.Settings,
 			Drain: s.drain,

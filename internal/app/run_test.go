@@ -378,8 +378,21 @@ func TestDatabaseThatIsAwayLeavesTheServiceReady(t *testing.T) {
 	if answer := r.awaitProbe("/readyz?verbose", http.StatusOK); !strings.Contains(answer, "[+]ledger") {
 		t.Errorf("ready without a word of the ledger: %s", answer)
 	}
-	if _, answer := r.ask(http.MethodGet, "/api/v1/status", ""); !strings.Contains(answer, `"effects":`) {
-		t.Errorf("the status does not tell of the ledger: %s", answer)
+	r.produce("a", "b", "c")
+	v := r.look("three records", func(v View) bool { return len(v.Inputs) == 1 && v.Inputs[0].Committed == 3 })
+	away := v.Effects.Away
+	if v.Effects.LedgerUp || away == nil || away.Since.IsZero() || time.Since(away.Since) > patience || strings.Contains(away.Error, testToken) ||
+		!strings.Contains(away.Error, "127.0.0.1") || !strings.Contains(away.Next, "`processor migrate status`") {
+		t.Errorf("the view says %+v of a ledger that is away", away)
+	}
+	if _, answer := r.ask(http.MethodGet, "/api/v1/status", ""); !strings.Contains(answer, `"away":`) {
+		t.Errorf("the status does not tell since when the ledger is away: %s", answer)
+	}
+	if code, answer := r.ask(http.MethodGet, "/api/v1/effects", ""); code != http.StatusServiceUnavailable || !strings.Contains(answer, "`processor migrate status`") {
+		t.Errorf("the list of effects answers %d %s, want what to do", code, answer)
+	}
+	if _, answer := r.ask(http.MethodGet, "/metrics", ""); !strings.Contains(answer, "\nprocessor_outbox_ledger_down_seconds ") || strings.Contains(answer, "\nprocessor_outbox_ledger_down_seconds 0\n") {
+		t.Error("the metrics do not tell how long the ledger has been away")
 	}
 	r.end()
 }

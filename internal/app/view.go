@@ -114,7 +114,8 @@ type DeadLetterView struct {
 
 // EffectsView is the ledger, and this process's part of the work on it.
 type EffectsView struct {
-	LedgerUp  bool           `json:"ledger_up"` // whether the database answered the last question
+	LedgerUp  bool           `json:"ledger_up"`      // whether the database answered the last question
+	Away      *LedgerAway    `json:"away,omitempty"` // since when it does not, and why; absent while it does
 	Ingested  int64          `json:"ingested"`
 	Results   int64          `json:"results"`
 	Lanes     int            `json:"lanes"`                     // that are dispatched here
@@ -147,6 +148,7 @@ type viewer struct {
 	recent   func() (all, failed []telemetry.Transaction)
 	draining func() bool
 	pauses   func() pause.Set
+	away     func() *LedgerAway
 }
 
 // view implements admin.Config.View.
@@ -273,7 +275,7 @@ func (v *viewer) effects(pauses pause.Set, all measured) *EffectsView {
 		return nil
 	}
 	view := &EffectsView{
-		LedgerUp: up == 1, Endpoints: []EndpointView{},
+		LedgerUp: up == 1, Away: v.away(), Endpoints: []EndpointView{},
 		Ingested: all.count("processor_outbox_ingested_effects_total"), Results: all.count("processor_outbox_results_total"),
 		Lanes: int(all.count("processor_outbox_owned_lanes")),
 	}

@@ -139,6 +139,7 @@ func TestViewTellsTheLedgerThatIsAwayFromTheEmptyOne(t *testing.T) {
 	viewOf := func(all measured) *EffectsView {
 		v := &viewer{
 			conf: conf, metrics: gauges(t, all), status: func() txn.Status { return txn.Status{} }, draining: func() bool { return false }, pauses: func() pause.Set { return nil },
+			away:   func() *LedgerAway { return nil },
 			recent: func() (all, failed []telemetry.Transaction) { return nil, nil },
 		}
 		made, err := v.view(t.Context())

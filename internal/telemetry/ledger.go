@@ -93,6 +93,8 @@ type LedgerTelemetry struct {
 	backlog []Backlog
 	waiting map[int32]time.Duration
 	up      bool
+	down    time.Time // since when the ledger cannot be asked, zero where it can be or was not asked yet
+	why     error
 }
 
 // NewLedger registers the metrics of the effect ledger beside those of t.
@@ -181,9 +183,30 @@ func (l *LedgerTelemetry) askBacklog(ctx context.Context) {
 			l.retry(partDispatch, ingest.NoLane, fmt.Errorf("look up backlog: %w", err)) //nolint:contextcheck // a line of the log needs none
 		}
 	}
+	l.answered(backlog, err)
+}
+
+// answered notes what the ledger has said, or why it has not.
+func (l *LedgerTelemetry) answered(backlog []Backlog, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.backlog, l.up = backlog, err == nil
+	l.backlog, l.up, l.why = backlog, err == nil, err
+	switch {
+	case l.up:
+		l.down = time.Time{}
+	case l.down.IsZero():
+		l.down = time.Now()
+	}
+}
+
+// Refused notes that the ledger cannot be used, for whoever finds that out before Run begins to ask.
+func (l *LedgerTelemetry) Refused(err error) { l.answered(nil, err) }
+
+// Down says since when the ledger cannot be asked, and why. The time is zero where it can be.
+func (l *LedgerTelemetry) Down() (since time.Time, why error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.down, l.why
 }
 
 // askWaiting asks the brokers. They may be away while the database is there, and the other way round.
@@ -354,7 +377,7 @@ func answerOf(status int) string {
 }
 
 type ledgerDescs struct {
-	effects, oldest, breaker, paused, inFlight, limit, saturated, window, lanes, halted, lag, waiting, retention, up, untold *prometheus.Desc
+	effects, oldest, breaker, paused, inFlight, limit, saturated, window, lanes, halted, lag, waiting, retention, up, down, untold *prometheus.Desc
 }
 
 func describeLedger() ledgerDescs {
@@ -381,6 +404,8 @@ func describeLedger() ledgerDescs {
 			"How long the effects topic keeps effects: what has not come into the ledger by then is lost.", nil, nil),
 		up: prometheus.NewDesc("processor_outbox_ledger_up",
 			"1 if the ledger's database answered the last question about what it holds, asked every 15 s, else 0; 0 while its schema is behind too.", nil, nil),
+		down: prometheus.NewDesc("processor_outbox_ledger_down_seconds",
+			"How long this process has not been able to use the ledger's database, from the first question without an answer; 0 while it can.", nil, nil),
 		lanes: prometheus.NewDesc("processor_outbox_owned_lanes",
 			"Lanes of the effects topic that this process dispatches.", nil, nil),
 		halted: prometheus.NewDesc("processor_outbox_halted_lanes",
@@ -396,7 +421,7 @@ func describeLedger() ledgerDescs {
 func (l *LedgerTelemetry) Describe(descs chan<- *prometheus.Desc) {
 	d := describeLedger()
 	for _, desc := range []*prometheus.Desc{
-		d.effects, d.oldest, d.breaker, d.paused, d.inFlight, d.limit, d.saturated, d.window, d.lanes, d.halted, d.lag, d.waiting, d.retention, d.up, d.untold,
+		d.effects, d.oldest, d.breaker, d.paused, d.inFlight, d.limit, d.saturated, d.window, d.lanes, d.halted, d.lag, d.waiting, d.retention, d.up, d.down, d.untold,
 	} {
 		descs <- desc
 	}
@@ -409,12 +434,16 @@ func (l *LedgerTelemetry) Collect(metrics chan<- prometheus.Metric) {
 		metrics <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...) //nolint:promlinter // it cannot read a parameter; the names stand in describeLedger and a test lints them
 	}
 	l.mu.Lock()
-	backlog, waiting, up := l.backlog, l.waiting, 0.0
+	backlog, waiting, up, down := l.backlog, l.waiting, 0.0, 0.0
 	if l.up {
 		up = 1
 	}
+	if !l.down.IsZero() {
+		down = time.Since(l.down).Seconds()
+	}
 	l.mu.Unlock()
 	gauge(d.up, up)
+	gauge(d.down, down)
 	l.collectBacklog(backlog, gauge)
 	l.collectDispatch(gauge, func(desc *prometheus.Desc, value float64, labels ...string) {
 		metrics <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, value, labels...) //nolint:promlinter // as above

@@ -135,7 +135,23 @@ func TestLedgerShowsItsBacklogAndItsLanes(t *testing.T) {
 # TYPE processor_outbox_ledger_up gauge
 processor_outbox_ledger_up 0
 `, "processor_outbox_ledger_up")
+	wantDown := func(what string, is bool) {
+		t.Helper()
+		since, why := l.Down()
+		if got := b.value(t, "processor_outbox_ledger_down_seconds"); (got > 0) != is || since.IsZero() == is || (why != nil) != is {
+			t.Errorf("%s it is down for %v s, since %v: %v", what, got, since, why)
+		}
+	}
+	wantDown("before the first question", false)
+	l.Refused(errors.New("schema behind"))
+	first, _ := l.Down()
+	wantDown("refused", true)
+	l.Refused(errors.New("schema still behind"))
+	if since, why := l.Down(); !since.Equal(first) || why.Error() != "schema still behind" {
+		t.Errorf("refused again it is down since %v: %v, want since %v", since, why, first)
+	}
 	l.askBacklog(t.Context())
+	wantDown("after an answer", false)
 	l.askWaiting(t.Context())
 	for name, want := range map[string]float64{
 		"processor_outbox_ledger_up": 1, "processor_outbox_calls_limit": 64, "processor_outbox_calls_in_flight": 2, "processor_outbox_window_effects": 9,

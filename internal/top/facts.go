@@ -34,6 +34,7 @@ const (
 	metricLagSeconds   = "processor_consumer_lag_seconds"
 	metricHeld         = "processor_consumer_held_records"
 	metricLedgerUp     = "processor_outbox_ledger_up"
+	metricLedgerDown   = "processor_outbox_ledger_down_seconds"
 	metricEffects      = "processor_outbox_effects"
 	metricOldest       = "processor_outbox_oldest_pending_age_seconds"
 	metricAttempts     = "processor_outbox_attempts_total"
@@ -62,6 +63,7 @@ type Facts struct {
 	Phases     map[string]int
 	KafkaUp    bool
 	Ledger     Tristate
+	LedgerDown time.Duration // how long it has not been reached
 	Open       time.Duration // age of the oldest transaction in work
 	LastCommit time.Time     // zero before the first
 
@@ -217,6 +219,7 @@ func (f *Facts) readMetrics(m metrics) {
 		if m.sum(metricLedgerUp) > 0 {
 			f.Ledger = Up
 		}
+		f.LedgerDown = duration(m.sum(metricLedgerDown))
 	}
 	f.Open = duration(m.sum(metricOpen))
 	if at := m.sum(metricLastCommit); at > 0 {

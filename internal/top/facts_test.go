@@ -36,6 +36,8 @@ processor_consumer_lag_records{partition="0",topic="orders"} 12
 processor_consumer_lag_seconds{partition="0",topic="orders"} 1.5
 # TYPE processor_consumer_held_records gauge
 processor_consumer_held_records{partition="0",topic="orders"} 4
+# TYPE processor_outbox_ledger_down_seconds gauge
+processor_outbox_ledger_down_seconds 754
 # TYPE processor_outbox_ledger_up gauge
 processor_outbox_ledger_up 1
 # TYPE processor_outbox_effects gauge
@@ -74,7 +76,7 @@ func TestFactsAreWhatAProcessTold(t *testing.T) {
 	if f.Err != nil {
 		t.Fatal(f.Err)
 	}
-	if f.Version != "v1.2.3" || f.Config != "0f1e2d" || f.NotReady != "" || !f.KafkaUp || f.Ledger != Up || f.Open != 250*time.Millisecond {
+	if f.Version != "v1.2.3" || f.Config != "0f1e2d" || f.NotReady != "" || !f.KafkaUp || f.Ledger != Up || f.LedgerDown != 754*time.Second || f.Open != 250*time.Millisecond {
 		t.Errorf("facts %+v", f)
 	}
 	if at.Sub(f.LastCommit) != time.Second {

@@ -99,6 +99,7 @@ type Snapshot struct {
 	Version    string        `json:"version"` // of all processes, or "mixed"
 	Config     string        `json:"config"`  // hash, or "mixed"
 	Ledger     Tristate      `json:"ledger,omitempty"`
+	LedgerDown float64       `json:"ledger_down_seconds,omitempty"` // how long no process has reached it
 	Processes  []ProcessView `json:"processes"`
 	Partitions []Partition   `json:"partitions"`
 	Endpoints  []EndpointSum `json:"endpoints"`
@@ -203,6 +204,12 @@ func (s *Snapshot) add(facts Facts) {
 	s.Version, s.Config = agree(s.Version, facts.Version), agree(s.Config, facts.Config)
 	if facts.Ledger == Up || s.Ledger == Absent { // one that can reach it is enough
 		s.Ledger = facts.Ledger
+	}
+	switch down := facts.LedgerDown.Seconds(); {
+	case s.Ledger != Down:
+		s.LedgerDown = 0
+	case facts.Ledger == Down && (s.LedgerDown == 0 || down < s.LedgerDown): // the last one that reached it
+		s.LedgerDown = down
 	}
 	for _, p := range facts.Pauses { // all processes tell the same, but for a moment
 		if !slices.ContainsFunc(s.Pauses, func(known Pause) bool { return known.Target == p.Target }) {

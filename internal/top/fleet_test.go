@@ -128,7 +128,7 @@ func TestWhatProcessesDisagreeAboutIsSeen(t *testing.T) {
 	f.Add(one)
 	f.Add(other)
 	s := f.Snapshot(noon)
-	if s.Version != mixed || s.Config != mixed || s.Ledger != Up {
+	if s.Version != mixed || s.Config != mixed || s.Ledger != Up || s.LedgerDown != 0 {
 		t.Errorf("snapshot %+v", s)
 	}
 	if len(s.Endpoints) != 2 || s.Endpoints[0].Endpoint != "mail" || s.Endpoints[0].Known || s.Endpoints[0].Breaker != "" || s.Endpoints[1].Breaker != "open" {

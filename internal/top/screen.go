@@ -218,7 +218,11 @@ func (sc Screen) warnings(s Snapshot) []line {
 		told = append(told, fmt.Sprintf("the brokers do not answer %d of %d processes", away, len(s.Processes)))
 	}
 	if s.Ledger == Down {
-		told = append(told, "the ledger's database does not answer: effects wait")
+		since := ""
+		if s.LedgerDown > 0 {
+			since = " for " + strings.TrimSpace(seconds(s.LedgerDown))
+		}
+		told = append(told, "no ledger"+since+": effects wait; see `processor migrate status`")
 	}
 	if s.Version == mixed {
 		told = append(told, "the processes run different versions")

@@ -54,6 +54,17 @@ func busy(partitions int) Snapshot {
 	return s
 }
 
+// away is two processes without a ledger, of which the second reached it last.
+func away() Snapshot {
+	f := NewFleet([]string{"a", "b", "c"})
+	for i, down := range []time.Duration{time.Hour, 754 * time.Second, 2 * time.Hour} {
+		one := told([]string{"a", "b", "c"}[i], 0, 0)
+		one.Ledger, one.LedgerDown = Down, down
+		f.Add(one)
+	}
+	return f.Snapshot(noon)
+}
+
 func screen(width, height int) Screen {
 	return Screen{Width: width, Height: height, Title: "shop", Every: time.Second, Since: noon.Add(-5 * time.Minute), Sort: ByLag}
 }
@@ -90,6 +101,7 @@ func TestScreensLookLikeThis(t *testing.T) {
 		"busy-120x40.txt": {screen(120, 40), busy(12)},
 		"few-120x40.txt":  {screen(120, 40), busy(3)},
 		"quiet-80x24.txt": {screen(80, 24), quiet.Snapshot(noon)},
+		"away-80x24.txt":  {screen(80, 24), away()},
 		"help-80x24.txt":  {func() Screen { sc := screen(80, 24); sc.Help = true; return sc }(), busy(12)},
 		"scrolled-80x24.txt": {func() Screen {
 			sc := screen(80, 24)

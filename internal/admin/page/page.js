@@ -458,6 +458,14 @@ function showTransactions(now) {
   ]), "none since the start");
 }
 
+// ledgerTrouble says since when the ledger cannot be asked, why, and what to do.
+function ledgerTrouble(effects) {
+  if (effects.ledger_up) return "";
+  const known = effects.away ? ` since ${clock(effects.away.since)}: ${effects.away.error}` : "";
+  const next = effects.away ? ` Next: ${effects.away.next}.` : "";
+  return `The ledger cannot be used${known}. What it holds is not known, and effects wait on their topic; outputs flow without it.${next}`;
+}
+
 function showEffects(now) {
   const effects = now.view.effects;
   const word = $("effects-word");
@@ -469,7 +477,7 @@ function showEffects(now) {
     return;
   }
   const wrong = [
-    effects.ledger_up ? "" : "The ledger’s database did not answer the last question: what it holds is not known. Outputs flow without it.",
+    ledgerTrouble(effects),
     effects.halted > 0 ? `Lanes of effects that wait for an operator: ${effects.halted}; the log says for what.` : "",
   ].filter(Boolean).join(" ");
   trouble.hidden = !wrong;
