@@ -89,7 +89,7 @@ func (w *watchtower) first(t *testing.T, alert string, words map[string]string, 
 	return said
 }
 
-// Every metric and label that rules and dashboards live on is shown by a running service under load. Then the six
+// Every metric and label that rules and dashboards live on is shown by a running service under load. Then the seven
 // faults that matter most are made, and each is seen by its alert, which ends when the fault does; the first
 // command of each runbook says what the runbook says it does.
 func TestAlertsFollowTheirFaults(t *testing.T) {
@@ -110,6 +110,9 @@ func TestAlertsFollowTheirFaults(t *testing.T) {
 		t.Error("no record was refused")
 	}
 	w.run(t, "txn", "abort", stranger, "--foreign", "--yes", "--reason", "test")
+
+	w.prometheus.awaitSilence(t)
+	w.forgetPauses(t)
 
 	// The database is away, and a twin fights for the name.
 	if err := w.database.Stop(); err != nil {
@@ -147,6 +150,25 @@ func (w *watchtower) hold(t *testing.T, topic string) string {
 		t.Fatal(err)
 	}
 	return id
+}
+
+// forgetPauses pauses a partition and holds an endpoint for longer than was said. That is all that there is to see: what is
+// paused waits, and raises no alert of its own. Whoever says that it takes longer, and whoever ends it, ends the alert.
+func (w *watchtower) forgetPauses(t *testing.T) {
+	t.Helper()
+	partition := "input/" + w.input + "/0"
+	w.run(t, "pause", partition, "--expect", "1s", "--reason", "bad data", "--yes")
+	w.run(t, "hold", "endpoint/payments", "--expect", "1s", "--reason", "maintenance", "--yes")
+	w.prometheus.awaitFiring(t, "PawlPauseOverdue")
+	w.first(t, "PawlPauseOverdue", nil, partition, "bad data", "endpoint/payments", "maintenance", "overdue by")
+	w.processor.await(t, alertTimeout, "what waits to be old", func() bool {
+		return w.processor.metric("processor_consumer_lag_seconds", `partition="0"`) > 5 && w.processor.metric("processor_outbox_oldest_pending_age_seconds", `sink="payments"`) > 5
+	})
+	w.run(t, "resume", partition, "--reason", "data is repaired", "--yes")
+	w.run(t, "hold", "endpoint/payments", "--expect", "4h", "--reason", "it takes longer", "--yes")
+	w.prometheus.awaitSilence(t)
+	w.run(t, "resume", "endpoint/payments", "--reason", "the receiver is back", "--yes")
+	w.prometheus.awaitSilence(t)
 }
 
 // fightTwins starts a second process of our processor's name. Whichever is fenced three times stops working and stays
