@@ -28,7 +28,9 @@ func TestSchemaThatIsBehindKeepsTheServiceUnready(t *testing.T) {
 	if answer := r.awaitProbe("/readyz?verbose", http.StatusServiceUnavailable); !strings.Contains(answer, "[-]ledger") {
 		t.Errorf("unready for another reason: %s", answer)
 	}
-	r.look("what to do about it", func(v View) bool { return v.Effects.Away != nil && strings.Contains(v.Effects.Away.Next, "`processor migrate up`") })
+	r.look("what to do about it", func(v View) bool {
+		return v.Effects.Away != nil && strings.Contains(v.Effects.Away.Next, "`processor migrate up`")
+	})
 	pool, err := postgres.Open(t.Context(), postgres.Config{DSN: dsn})
 	if err != nil {
 		t.Fatal(err)
