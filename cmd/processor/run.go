@@ -16,7 +16,7 @@ const memoryShare = 0.9
 
 // garbageShare is GOGC where it is not set: most of the heap are buffers without pointers, cheap to collect
 // (internal/txn/DESIGN.md has what it costs and saves).
-const garbageShare = 80
+const garbageShare = 70
 
 func (c *cli) newRunCommand() *cobra.Command {
 	var options app.Options
