@@ -105,7 +105,7 @@ func effectWAL(run effectRun) float64       { return run.WAL }
 
 // printEffects writes the table of a target.
 func (r *report) printEffects(table io.Writer, target string) {
-	fmt.Fprintf(table, "effects of %d bytes, target %s, %s a run, insert to completion on Postgres %s; median (least..Most)\n", r.Body, target, r.Length, r.Postgres)
+	fmt.Fprintf(table, "effects of %d bytes, target %s, %s a run, insert to completion on Postgres %s; median (least..most)\n", r.Body, target, r.Length, r.Postgres)
 	fmt.Fprintln(table, "peer\teffects/s\tPostgres CPU us per effect\tWAL B per effect\tclient CPU us per effect\tendpoint CPU us per call\tpeak MiB\tsecond half by first\tcalls out of order\trepeated")
 	for _, peer := range r.effectPeers(target) {
 		column := func(verb string, pick func(effectRun) float64) string {

@@ -189,20 +189,20 @@ func (r *report) print(w io.Writer) {
 	r.judge()
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	if len(r.Copies) > 0 {
-		fmt.Fprintf(table, "copy of %d records of %d bytes, %d partitions, %d processes; median (least..Most)\n", r.Records, r.Bytes, r.Partitions, r.Processes)
+		fmt.Fprintf(table, "copy of %d records of %d bytes, %d partitions, %d processes; median (least..most)\n", r.Records, r.Bytes, r.Partitions, r.Processes)
 		printColumns(table, r.Peers, r.Copies, copyColumns)
 	}
 	if len(r.Waits) > 0 {
-		fmt.Fprintf(table, "latency in ms at %.0f records/s, produce call to read_committed delivery; median (least..Most)\n", r.Rate)
+		fmt.Fprintf(table, "latency in ms at %.0f records/s, produce call to read_committed delivery; median (least..most)\n", r.Rate)
 		printColumns(table, r.Peers, r.Waits, waitColumns)
 	}
 	for _, p := range r.Points {
 		if len(p.Copies) > 0 {
-			fmt.Fprintf(table, "%s: copy with %d %s, %d records; median (least..Most)\n", p.Sweep, p.Value, p.Unit, p.Records)
+			fmt.Fprintf(table, "%s: copy with %d %s, %d records; median (least..most)\n", p.Sweep, p.Value, p.Unit, p.Records)
 			printColumns(table, r.Peers, p.Copies, copyColumns)
 		}
 		if len(p.Waits) > 0 {
-			fmt.Fprintf(table, "%s: latency in ms at %d %s; median (least..Most)\n", p.Sweep, p.Value, p.Unit)
+			fmt.Fprintf(table, "%s: latency in ms at %d %s; median (least..most)\n", p.Sweep, p.Value, p.Unit)
 			printColumns(table, r.Peers, p.Waits, waitColumns)
 		}
 	}
@@ -223,7 +223,7 @@ func (r *report) print(w io.Writer) {
 
 // printWire writes the table of the wire part.
 func (r *report) printWire(table io.Writer) {
-	fmt.Fprintf(table, "latency in ms at %.0f effects/s of %d bytes, commit of the transaction to arrival of the call, %d lanes; median (least..Most)\n", r.WireRate, r.Body, wireLanes)
+	fmt.Fprintf(table, "latency in ms at %.0f effects/s of %d bytes, commit of the transaction to arrival of the call, %d lanes; median (least..most)\n", r.WireRate, r.Body, wireLanes)
 	fmt.Fprintln(table, "peer\tp50\tp99\tp99.9\tCPU us per effect\tpeak MiB\tcalls out of order\trepeated\tproducer late, ms")
 	for _, peer := range r.Peers {
 		column := func(verb string, pick func(wireRun) float64) string { return r.wires(peer, pick).Format(verb) }
