@@ -13,6 +13,9 @@ import (
 	"pawl/internal/outbox"
 )
 
+// fetchBytesMax is what a Filler reads ahead of the ledger, as it is compressed.
+const fetchBytesMax = 1 << 20
+
 // Filler brings one lane of the effects topic into the ledger as far as it is told to, for who makes a ledger
 // anew. Unlike an Ingester it tries nothing twice: after an error open another one, which goes on from where the
 // ledger stands. It is for one goroutine.
@@ -32,13 +35,13 @@ func OpenFiller(ctx context.Context, c Config, lane int32) (*Filler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ask the ledger where lane %d stands: %w", lane, err)
 	}
-	client, err := kgo.NewClient(c.reader()...)
+	client, err := kgo.NewClient(c.reader(fetchBytesMax, fetchBytesMax)...)
 	if err != nil {
 		return nil, fmt.Errorf("open a reader: %w", err)
 	}
 	f := &Filler{config: c, lane: lane, client: client}
 	f.position.at(head)
-	c.readFrom(client, lane, head.Next)
+	f.readFrom(head.Next)
 	return f, nil
 }
 
@@ -70,9 +73,15 @@ func (f *Filler) Fill(ctx context.Context, until int64) (next int64, err error) 
 	return f.position.read, nil
 }
 
+// readFrom reads the lane from an offset, and forgets what was read of it ahead.
+func (f *Filler) readFrom(offset int64) {
+	f.client.RemoveConsumePartitions(map[string][]int32{f.config.Topic: {f.lane}})
+	f.client.AddConsumePartitions(map[string]map[int32]kgo.Offset{f.config.Topic: {f.lane: kgo.NewOffset().At(offset)}})
+}
+
 func (f *Filler) poll(ctx context.Context) ([]*kgo.Record, error) {
 	if from, again := f.filter.Again(); again {
-		f.config.readFrom(f.client, f.lane, from)
+		f.readFrom(from)
 	}
 	fetches := f.client.PollRecords(ctx, f.config.BatchMax)
 	if err := ctx.Err(); err != nil {

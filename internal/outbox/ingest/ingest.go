@@ -105,7 +105,7 @@ type Ingester struct {
 func New(c Config) (*Ingester, error) {
 	err := c.Validate()
 	if err == nil {
-		err = kgo.ValidateOpts(c.reader()...)
+		err = kgo.ValidateOpts(c.reader(fetchAllMax, fetchLaneMax)...)
 	}
 	if err == nil && c.Group != "" {
 		err = kgo.ValidateOpts(c.membership()...)

@@ -24,7 +24,6 @@ const (
 	overtakenMin   = 2 * time.Millisecond
 	overtakenMax   = time.Second
 	fetchMaxWait   = 500 * time.Millisecond
-	fetchBytesMax  = 1 << 20 // what is read ahead of the ledger, as it is compressed
 	unpackBytesMax = 64 << 20
 	metadataMinAge = 50 * time.Millisecond // the default stalls a lane for seconds when a leader moves
 
@@ -127,24 +126,18 @@ func (l *lane) session(ctx context.Context) error {
 	}
 }
 
-// reader is a client that reads what it is told to.
-func (c Config) reader() []kgo.Opt {
+// reader is a client that reads what it is told to: in a fetch so many bytes at most, and so many of a lane.
+func (c Config) reader(all, lane int32) []kgo.Opt {
 	return append(slices.Clone(c.Client),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.KeepControlRecords(), // they decide, and the position passes them, else a lane would seem behind for ever
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.MetadataMinAge(metadataMinAge),
 		kgo.FetchMaxWait(fetchMaxWait),
-		kgo.FetchMaxBytes(fetchBytesMax),
-		kgo.FetchMaxPartitionBytes(fetchBytesMax),
+		kgo.FetchMaxBytes(all),
+		kgo.FetchMaxPartitionBytes(lane),
 		kgo.MaxDecompressBatchBytes(unpackBytesMax),
 	)
-}
-
-// readFrom makes a reader read a lane from an offset, and forget what it has read of it ahead.
-func (c Config) readFrom(client *kgo.Client, lane int32, offset int64) {
-	client.RemoveConsumePartitions(map[string][]int32{c.Topic: {lane}})
-	client.AddConsumePartitions(map[string]map[int32]kgo.Offset{c.Topic: {lane: kgo.NewOffset().At(offset)}})
 }
 
 // start holds the ledger against the topic, and begins the chain of a lane that has none.

@@ -57,7 +57,7 @@ type portion struct {
 }
 
 func openReader(c Config) (*reader, error) {
-	client, err := kgo.NewClient(append(c.reader(), kgo.FetchMaxBytes(fetchAllMax), kgo.FetchMaxPartitionBytes(fetchLaneMax))...)
+	client, err := kgo.NewClient(c.reader(fetchAllMax, fetchLaneMax)...)
 	if err != nil {
 		return nil, fmt.Errorf("open a reader: %w", err)
 	}
