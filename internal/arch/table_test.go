@@ -79,7 +79,7 @@ var table = map[string]rule{
 	// the interface and the hooks that it declares itself. Its tests run the shipped handlers through
 	// it.
 	"txn": {
-		inside:  []string{"message"},
+		inside:  []string{"committed", "message"},
 		outside: []string{"kgo", "kadm", "sync"},
 		tests:   []string{"handlers", "kfake"},
 	},

@@ -28,7 +28,7 @@ const (
 // A marker may be far away, where brokers were slow to write it. What waits is bounded: beyond heldBytesMax the filter
 // lets go of it, reads on for the markers alone, and asks to be read to from there again (Again).
 //
-// The zero value is ready. It is for one goroutine.
+// The zero value is ready. It is for one goroutine. What is in no transaction and waits for nothing costs a look.
 type Filter struct {
 	held  []waiting
 	open  map[int64]*fate // by producer: transactions without their marker
@@ -43,6 +43,9 @@ type Filter struct {
 	unlisted int64
 }
 
+// Bounded is a filter that holds no more than so many bytes.
+func Bounded(bytes int) Filter { return Filter{most: bytes} }
+
 // waiting is a record that waits for itself or for one before it. One without a fate is in no transaction.
 type waiting struct {
 	record *kgo.Record
@@ -55,6 +58,9 @@ type fate struct{ decided, aborted bool }
 // Add takes what was read next, and returns what is committed by now: control records too, whose offsets are
 // positions as good as any. The slice is good until the next Add.
 func (f *Filter) Add(records []*kgo.Record) []*kgo.Record {
+	if len(f.held) == 0 && !f.losing && !slices.ContainsFunc(records, inTransaction) {
+		return records
+	}
 	for _, r := range records {
 		if f.losing {
 			f.ahead.note(r)
@@ -71,7 +77,7 @@ func (f *Filter) Add(records []*kgo.Record) []*kgo.Record {
 }
 
 // Again reports that the filter has let go of what it held, and has the marker for which it did. The next record
-// that is added must be the first at or after the offset, which has not come out yet.
+// that is added must be the first at or after the offset, or one before it of those that did not come out.
 func (f *Filter) Again() (from int64, again bool) {
 	if !f.losing || !f.ahead.decides(f.oldest, f.ahead.from) {
 		return 0, false
@@ -157,6 +163,8 @@ func (f *Filter) lose() {
 	f.held, f.bytes = nil, 0
 	clear(f.open)
 }
+
+func inTransaction(r *kgo.Record) bool { return r.Attrs.IsTransactional() }
 
 // marker reports whether a record ends its producer's transaction, and how.
 func marker(r *kgo.Record) (aborts, ends bool) {

@@ -236,10 +236,22 @@ var engine = []Mutant{
 		Killers: []string{"TestRule12CommittedOffsetsPassControlRecords"},
 	},
 	{
-		Name: "aborted-input-is-read", File: "internal/txn/session.go",
-		Old: "kgo.FetchIsolationLevel(kgo.ReadCommitted()),", New: "kgo.FetchIsolationLevel(kgo.ReadUncommitted()),",
-		Rule: "1: input is read committed", Harm: "what the producer took back is priced and charged",
-		Killers: []string{"TestRule12CommittedOffsetsPassControlRecords"},
+		Name: "engine-believes-the-broker", File: "internal/txn/sieve.go",
+		Old: "\tp.Records = o.filter.Add(p.Records)\n", New: "",
+		Rule: "14: input is committed when the marker says so", Harm: "what the producer took back, and a broker did not list, is priced and charged",
+		Killers: []string{"TestRule14AbortedRecordsThatTheBrokerDoesNotListAreNotHandled"},
+	},
+	{
+		Name: "offsets-pass-what-waits", File: "internal/txn/offsets.go",
+		Old: "position(at, p.Offset)\n", New: "p.Offset\n",
+		Rule: "14: committed offsets stay before what waits for its marker", Harm: "a record that waited when the process ended is never handled",
+		Killers: []string{"TestRule14OffsetsStayBeforeWhatWaits"},
+	},
+	{
+		Name: "decided-records-come-all-at-once", File: "internal/txn/sieve.go",
+		Old: "if excess := -limit; excess > 0 {", New: "if excess := -limit; excess > 1<<30 {",
+		Rule: "14: no more is handed out than was asked for", Harm: "the guilty record of a large transaction is never alone, and its batch is redone for ever",
+		Killers: []string{"TestRule14RecordsOfOneTransactionAreBisected"},
 	},
 	{
 		Name: "batch-is-not-emptied", File: "internal/txn/lane.go",

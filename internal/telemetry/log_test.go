@@ -52,6 +52,9 @@ func TestEventsThatMatterHaveOneLineEach(t *testing.T) {
 		{"partition halted", "ERROR", func(h txn.Hooks) {
 			h.Halted(txn.Halted{Lane: 1, Topic: "a", Partition: 7, Err: errors.New("run processor offsets set")})
 		}, map[string]any{"lane": 1.0, "topic": "a", "partition": 7.0, "err": "run processor offsets set"}},
+		{"a broker gave aborted input as committed: none was handled", "WARN", func(h txn.Hooks) {
+			h.Unlisted(txn.Unlisted{Lane: 1, Topic: "a", Partition: 7, Records: 3})
+		}, map[string]any{"lane": 1.0, "topic": "a", "partition": 7.0, "records": 3.0}},
 		{"batch suspected", "WARN", func(h txn.Hooks) {
 			h.Suspected(txn.Suspected{Lane: 1, Records: 64, Crashes: 2, Why: txn.ReasonHandler})
 		}, map[string]any{"records_max": 64.0, "crashes": 2.0, "reason": "handler"}},

@@ -74,7 +74,7 @@ type metrics struct {
 	handler      children[string, prometheus.Observer]
 
 	transactionDuration, transactionRecords, endToEnd prometheus.Histogram
-	buried, retries, lagFailures                      prometheus.Counter
+	buried, retries, lagFailures, unlisted            prometheus.Counter
 	twin                                              prometheus.Gauge
 
 	exemplars exemplars // of transactions
@@ -157,6 +157,10 @@ func newMetrics(config Config) *metrics {
 			Namespace: namespace, Name: "twin",
 			Help: "1 where this process found its name in use by another and does no work; it ends soon (admin.linger).",
 		}),
+		unlisted: prometheus.NewCounter(prometheus.CounterOpts{
+			Namespace: namespace, Name: "unlisted_aborted_records_total",
+			Help: "Input records of aborted transactions that a broker gave as committed; none was handled.",
+		}),
 		buried: prometheus.NewCounter(prometheus.CounterOpts{
 			Namespace: namespace, Name: "buried_transactions_total",
 			Help: "Open transactions of other processes' lanes that were ended here, since those lanes left the group without an end.",
@@ -238,7 +242,7 @@ func (m *metrics) resolve(config Config) {
 func (m *metrics) collectors() []prometheus.Collector {
 	return append([]prometheus.Collector{
 		m.recordsVec, m.outputsVec, m.transactionsVec, m.rebalancesVec, m.rebuildsVec, m.deadLettersVec, m.suspectsVec, m.spansVec,
-		m.handlerVec, m.transactionDuration, m.transactionRecords, m.endToEnd, m.fencedVec, m.twin, m.buried, m.retries, m.lagFailures,
+		m.handlerVec, m.transactionDuration, m.transactionRecords, m.endToEnd, m.fencedVec, m.twin, m.buried, m.unlisted, m.retries, m.lagFailures,
 	}, m.info...)
 }
 

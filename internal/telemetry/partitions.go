@@ -75,6 +75,15 @@ func (t *Telemetry) rebuilt(lane int, why txn.Reason) {
 	}
 }
 
+func (t *Telemetry) unlisted(u txn.Unlisted) {
+	t.metrics.unlisted.Add(float64(u.Records))
+	if suppressed, pass := t.pass(context.Background(), slog.LevelWarn, kind{"a broker gave aborted input as committed", u.Topic}); pass {
+		t.log.LogAttrs(context.Background(), slog.LevelWarn, "a broker gave aborted input as committed: none was handled",
+			slog.Int("lane", u.Lane), slog.String("topic", u.Topic), slog.Int("partition", int(u.Partition)),
+			slog.Int64("records", u.Records), suppressed)
+	}
+}
+
 func (t *Telemetry) halted(halted txn.Halted) {
 	if suppressed, pass := t.pass(context.Background(), slog.LevelError, kind{"partition halted", halted.Topic}); pass {
 		t.log.LogAttrs(context.Background(), slog.LevelError, "partition halted",

@@ -143,6 +143,7 @@ func (t *Telemetry) Hooks() txn.Hooks {
 		Rebuilt:   t.rebuilt,
 		Halted:    t.halted,
 		Suspected: t.suspected,
+		Unlisted:  t.unlisted,
 		Retrying:  t.retrying,
 	}
 }

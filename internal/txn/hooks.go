@@ -28,6 +28,7 @@ type Hooks struct {
 	Rebuilt   func(lane int, why Reason) // the session was discarded and a new one is being made
 	Halted    func(Halted)               // a partition was stopped; the others go on
 	Suspected func(Suspected)            // a batch is being shrunk to find a record that does harm
+	Unlisted  func(Unlisted)             // a broker gave aborted records as committed; none was handled
 	Retrying  func(lane int, err error)  // a poll or a session could not be had; it is tried again
 }
 
@@ -141,6 +142,14 @@ type Suspected struct {
 	Records int    // the new limit
 	Crashes int    // process deaths with this batch in flight; 0 where aborts are the cause
 	Why     Reason // of the last abort
+}
+
+// Unlisted tells of aborted records that a broker gave as committed. Those that come again count again.
+type Unlisted struct {
+	Lane      int
+	Topic     string
+	Partition int32
+	Records   int64
 }
 
 func hook[T any](f func(T), value T) {

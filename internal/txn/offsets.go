@@ -36,16 +36,18 @@ func ParseOffsetMetadata(metadata string) (topicID [16]byte, ok bool) {
 	return topicID, true
 }
 
-// withMetadata makes the next TxnOffsetCommit carry our metadata, and writes down in sent what it commits.
-func withMetadata(ctx context.Context, ids func(topic string) [16]byte, sent map[place]int64) context.Context {
+// withMetadata makes the next TxnOffsetCommit carry our metadata and commit no more than was handed out, and writes down
+// in sent what it commits.
+func withMetadata(ctx context.Context, ids func(topic string) [16]byte, position func(place, int64) int64, sent map[place]int64) context.Context {
 	return kgo.PreTxnCommitFnContext(ctx, func(req *kmsg.TxnOffsetCommitRequest) error {
 		for i := range req.Topics {
 			topic := &req.Topics[i]
 			metadata := OffsetMetadata(ids(topic.Topic))
 			for j := range topic.Partitions {
 				p := &topic.Partitions[j]
-				p.Metadata = &metadata
-				sent[place{topic.Topic, p.Partition}] = p.Offset
+				at := place{topic.Topic, p.Partition}
+				p.Metadata, p.Offset = &metadata, position(at, p.Offset)
+				sent[at] = p.Offset
 			}
 		}
 		return nil

@@ -18,7 +18,8 @@ import (
 // Session is one transactional group member. All methods are called from one goroutine. After End
 // gave an error the only legal call is Close.
 type Session interface {
-	// Poll returns records, or errors as fake fetches, as the client does. It returns early when ctx ends.
+	// Poll returns records, or errors as fake fetches, as the client does. It returns early when ctx ends. Records that
+	// are said to be committed come once the log says so too, and none counts as polled before (rule 14).
 	Poll(ctx context.Context, limit int) kgo.Fetches
 	// Produce adds a record to the transaction and begins one where there is none. The record must
 	// not be touched before End has returned.
@@ -56,6 +57,7 @@ type watcher interface {
 // kgoSession makes a kgo.GroupTransactSession fit.
 type kgoSession struct {
 	config  Config
+	lane    int
 	member  string
 	session *kgo.GroupTransactSession
 	cancel  context.CancelFunc // of everything the session's client still waits for
@@ -69,6 +71,7 @@ type kgoSession struct {
 	// believed is what the group has committed of the owned partitions, as far as this session knows (rule 3). The
 	// client's own record leaves out what it was told to start from (franz-go v1.22.3).
 	believed map[place]int64
+	sieve    sieve
 
 	// What follows belongs to the group's goroutine: the OffsetFetch that is being settled, and the
 	// client that it came by. The group may run before session is set.
@@ -114,7 +117,7 @@ func openSession(ctx context.Context, c Config, lane int, plain *kgo.Client, siz
 			return nil, err
 		}
 	}
-	k := &kgoSession{config: c, member: member, ids: map[string][16]byte{}, believed: map[place]int64{}}
+	k := &kgoSession{config: c, lane: lane, member: member, ids: map[string][16]byte{}, believed: map[place]int64{}}
 	k.promise = func(r *kgo.Record, err error) {
 		if err == nil {
 			return
@@ -341,6 +344,10 @@ func (k *kgoSession) trySettle(ctx context.Context, cl *kgo.Client, offsets map[
 	defer k.mu.Unlock()
 	maps.Copy(k.ids, ids)
 	maps.Copy(k.believed, committed)
+	k.sieve.share = heldShare(len(k.believed))
+	for at := range committed {
+		k.sieve.forget(at)
+	}
 	return nil
 }
 
@@ -348,7 +355,12 @@ func (k *kgoSession) trySettle(ctx context.Context, cl *kgo.Client, offsets map[
 func (k *kgoSession) gone(watch watcher, lost bool) func(context.Context, *kgo.Client, map[string][]int32) {
 	return func(_ context.Context, _ *kgo.Client, partitions map[string][]int32) {
 		k.mu.Lock()
-		maps.DeleteFunc(k.believed, func(at place, _ int64) bool { return slices.Contains(partitions[at.topic], at.partition) })
+		for topic, numbers := range partitions {
+			for _, number := range numbers {
+				delete(k.believed, place{topic, number})
+				k.sieve.forget(place{topic, number})
+			}
+		}
 		k.mu.Unlock()
 		watch.gone(partitions, lost)
 	}
@@ -362,7 +374,46 @@ func (k *kgoSession) topicID(topic string) [16]byte {
 
 // Poll implements Session.
 func (k *kgoSession) Poll(ctx context.Context, limit int) kgo.Fetches {
-	return k.session.PollRecords(ctx, limit)
+	k.mu.Lock()
+	rewinds := k.sieve.rewinds()
+	k.mu.Unlock()
+	if rewinds {
+		// An end without a transaction. SetOffsets would do too, but that a partition may be given away and come back
+		// between our look and the word to the client.
+		if e := k.End(false); e.err != nil {
+			return kgo.NewErrFetch(&rewindError{e.err})
+		}
+	}
+	k.mu.Lock()
+	left := k.sieve.left(limit)
+	k.mu.Unlock()
+	if left != nil {
+		return left
+	}
+	fetches := k.session.PollRecords(ctx, limit)
+	var told []Unlisted
+	k.mu.Lock()
+	k.sieve.pass(fetches, limit, k.believed, func(at place, records int64) {
+		told = append(told, Unlisted{Lane: k.lane, Topic: at.topic, Partition: at.partition, Records: records})
+	})
+	k.mu.Unlock()
+	for _, u := range told {
+		hook(k.config.Hooks.Unlisted, u)
+	}
+	return fetches
+}
+
+// rewindError says that the client could not go back to what is committed.
+type rewindError struct{ err error }
+
+func (e *rewindError) Error() string { return "rewind to what is committed: " + e.err.Error() }
+func (e *rewindError) Unwrap() error { return e.err }
+
+// position is what may be committed where the client has polled up to an offset.
+func (k *kgoSession) position(at place, polled int64) int64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.sieve.position(at, polled)
 }
 
 // Produce implements Session.
@@ -422,13 +473,14 @@ func (k *kgoSession) End(commit bool) ending {
 	ctx, cancel := context.WithTimeout(context.Background(), k.config.endTimeout())
 	defer cancel()
 	sent := map[place]int64{}
-	e.committed, e.err = k.session.End(withMetadata(ctx, k.topicID, sent), kgo.TransactionEndTry(e.wanted))
+	e.committed, e.err = k.session.End(withMetadata(ctx, k.topicID, k.position, sent), kgo.TransactionEndTry(e.wanted))
 	k.begun = false
 	k.mu.Lock()
 	k.failure = nil
 	if e.committed {
 		k.moved(sent)
 	}
+	k.sieve.ended(e.committed)
 	believed := maps.Clone(k.believed)
 	k.mu.Unlock()
 	if e.wanted && !e.committed && e.err == nil {
@@ -479,6 +531,9 @@ func (k *kgoSession) Pause(places map[place]bool) {
 	}
 	cl.PauseFetchPartitions(paused)
 	cl.ResumeFetchPartitions(resumed)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.sieve.paused = maps.Clone(places)
 }
 
 // Member implements Session.

@@ -54,7 +54,7 @@ func (u *unreadable) read(fetches kgo.Fetches) {
 		return
 	}
 	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
-		if len(p.Records) > 0 {
+		if len(p.Records) > 0 || p.Err == nil { // what was read may wait for its marker
 			delete(*u, place{p.Topic, p.Partition})
 		}
 	})
