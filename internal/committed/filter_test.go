@@ -9,46 +9,26 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// Attributes of a batch, as the log has them.
-const (
-	transactional = 1 << 4
-	control       = 1 << 5
-)
-
-// written makes a record with the attributes of its batch, which only a decoder can set.
-func written(t *testing.T, offset, producer int64, attributes int16, key []byte) *kgo.Record {
-	t.Helper()
-	record := kmsg.Record{Key: key, Value: make([]byte, 10)}
-	length := len(record.AppendTo(nil)) - 1 // its own size is one byte
-	record.Length = int32(length)
-	batch := kmsg.RecordBatch{
-		FirstOffset: offset, Magic: 2, Attributes: attributes, ProducerID: producer, NumRecords: 1, Records: record.AppendTo(nil),
-	}
-	batch.Length = int32(len(batch.AppendTo(nil)) - 12)
-	answer := kmsg.FetchResponseTopicPartition{RecordBatches: batch.AppendTo(nil)}
-	got, _ := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{KeepControlRecords: true, DisableCRCValidation: true}, &answer, kgo.DefaultDecompressor(), nil)
-	if got.Err != nil || len(got.Records) != 1 {
-		t.Fatalf("decoded %d records: %v", len(got.Records), got.Err)
-	}
-	return got.Records[0]
-}
-
 // scribe writes a partition.
 type scribe struct {
-	t       *testing.T
 	records []*kgo.Record
 }
 
-func (s *scribe) write(producer int64, attributes int16, key []byte) {
-	s.records = append(s.records, written(s.t, int64(len(s.records)), producer, attributes, key))
+func (s *scribe) write(producer int64, attrs kgo.RecordAttrsOpts, key []byte) {
+	s.records = append(s.records, &kgo.Record{
+		Offset: int64(len(s.records)), ProducerID: producer, Attrs: kgo.NewRecordAttrs(attrs), Key: key, Value: make([]byte, 10),
+	})
 }
 
-func (s *scribe) data(producer int64) { s.write(producer, transactional, []byte("k")) }
-func (s *scribe) plain()              { s.write(-1, 0, []byte("k")) }
+func (s *scribe) data(producer int64) {
+	s.write(producer, kgo.RecordAttrsOpts{Transactional: true}, []byte("k"))
+}
+
+func (s *scribe) plain() { s.write(-1, kgo.RecordAttrsOpts{}, []byte("k")) }
 
 func (s *scribe) end(producer int64, how kmsg.ControlRecordKeyType) {
 	key := kmsg.ControlRecordKey{Type: how}
-	s.write(producer, transactional|control, key.AppendTo(nil))
+	s.write(producer, kgo.RecordAttrsOpts{Transactional: true, Control: true}, key.AppendTo(nil))
 }
 
 func (s *scribe) commit(producer int64) { s.end(producer, kmsg.ControlRecordKeyTypeCommit) }
@@ -83,7 +63,7 @@ func TestRecordsPassWithTheirMarker(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := scribe{t: t}
+			s := scribe{}
 			test.write(&s)
 			var f Filter
 			for n, r := range s.records {
@@ -104,7 +84,7 @@ func TestRecordsPassWithTheirMarker(t *testing.T) {
 // random writes a partition to which some producers write at once, and tells which offsets are committed.
 func random(t *testing.T, chance *rand.Rand, length int) (records []*kgo.Record, committed []int64) {
 	t.Helper()
-	s := scribe{t: t}
+	s := scribe{}
 	open := map[int64][]int64{}
 	for len(s.records) < length {
 		producer, at := int64(chance.IntN(4)), int64(len(s.records))
@@ -173,7 +153,7 @@ func TestRandomLogsComeOutAsTheirMarkersSay(t *testing.T) {
 func TestFilterHoldsNoMoreThanItMay(t *testing.T) {
 	t.Parallel()
 	const most = 100 * recordBytes
-	s := scribe{t: t}
+	s := scribe{}
 	for range 1000 {
 		s.data(1)
 	}
@@ -202,7 +182,7 @@ func TestFilterHoldsNoMoreThanItMay(t *testing.T) {
 }
 
 func BenchmarkFilter(b *testing.B) {
-	s := scribe{t: &testing.T{}}
+	s := scribe{}
 	for len(s.records) < 10_000 {
 		for range 99 {
 			s.data(1)
