@@ -42,9 +42,8 @@ func (s *sieve) forget(at place) { delete(s.places, at) }
 
 // pass leaves in the fetches what may be handed out. begins tells where reading of a partition began.
 func (s *sieve) pass(fetches kgo.Fetches, limit int, begins map[place]int64, unlisted func(at place, records int64)) {
-	for f := range fetches {
-		for t := range fetches[f].Topics {
-			topic := &fetches[f].Topics[t]
+	for _, fetch := range fetches {
+		for _, topic := range fetch.Topics {
 			for i := range topic.Partitions {
 				p := &topic.Partitions[i]
 				if len(p.Records) == 0 {

@@ -3,6 +3,7 @@ package txn
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -210,7 +211,7 @@ func TestRule14RecordsOfOneTransactionAreBisected(t *testing.T) {
 		r := w.run(func(c *Config) {
 			c.Routes[0].Handler = handlerFunc(func(in message.In, out *message.Batch) error {
 				if string(in.Value) == "17" {
-					return fmt.Errorf("no reason given")
+					return errors.New("no reason given")
 				}
 				return copyHandler{}.Handle(in, out)
 			})
