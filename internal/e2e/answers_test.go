@@ -157,7 +157,7 @@ func restartAfterKill(t *testing.T, protocol string) {
 	}
 }
 
-// abortFirst makes the first commit of offsets fail as in a rebalance, so that the transaction aborts
+// abortFirst makes the first commit of offsets fail as that of a member whom the group has forgotten, so that the transaction aborts
 // before anything was ever committed in one.
 func abortFirst(t testing.TB, proxies *testkit.KafkaProxies) {
 	t.Helper()
@@ -168,7 +168,7 @@ func abortFirst(t testing.TB, proxies *testkit.KafkaProxies) {
 		}
 		for i := range answer.Topics {
 			for j := range answer.Topics[i].Partitions {
-				answer.Topics[i].Partitions[j].ErrorCode = kerr.RebalanceInProgress.Code
+				answer.Topics[i].Partitions[j].ErrorCode = kerr.UnknownMemberID.Code
 			}
 		}
 	}})

@@ -25,13 +25,13 @@ var nouns = []Mutant{
 // engine are mutants of the rules in internal/txn/DESIGN.md.
 var engine = []Mutant{
 	{
-		Name: "failed-produce-commits", File: "internal/txn/session.go",
+		Name: "failed-produce-commits", File: "internal/txn/end.go",
 		Old: "e.wanted = commit && e.produce == nil // rule 1", New: "e.wanted = commit",
 		Rule: "1: commit only if every produce succeeded", Harm: "an output is lost, its input is committed",
 		Killers: []string{"TestRule1FailedProduceNeverCommits"},
 	},
 	{
-		Name: "silent-flush-commits", File: "internal/txn/session.go",
+		Name: "silent-flush-commits", File: "internal/txn/end.go",
 		Old: "\tif err != nil {\n\t\treturn fmt.Errorf(\"flush: no answer within", New: "\tif false {\n\t\treturn fmt.Errorf(\"flush: no answer within",
 		Rule: "1: a flush without an answer is a failure", Harm: "what was not acknowledged is committed around",
 		Killers: []string{"TestRule1FlushWithoutAnAnswerNeverCommits"},
@@ -41,6 +41,12 @@ var engine = []Mutant{
 		Old: "if err == nil && (p.took >= left || t.late.Load() == due) {", New: "if false {",
 		Rule: "1: no commit after the handlers' deadline", Harm: "the end of the transaction runs into its timeout, with an unknown outcome each time",
 		Killers: []string{"TestRule1LatenessIsMeasured"},
+	},
+	{
+		Name: "two-epochs-commit", File: "internal/txn/session.go",
+		Old: "if err == nil && k.wrote.is(r.ProducerID, r.ProducerEpoch) {", New: "if err == nil {",
+		Rule: "1: a transaction is of one epoch", Harm: "brokers aborted what the old epoch wrote; its input is committed with the rest",
+		Killers: []string{"TestRule1RecordsOfTwoEpochsAreNotCommitted"},
 	},
 	{
 		Name: "unknown-outcome-is-an-abort", File: "internal/txn/judge.go",
@@ -68,9 +74,27 @@ var engine = []Mutant{
 	},
 	{
 		Name: "starts-are-not-believed", File: "internal/txn/session.go",
-		Old: "\tmaps.Copy(k.believed, committed)\n", New: "",
+		Old: "\tmaps.Copy(k.believed, begins)\n", New: "",
 		Rule: "3: the offsets that partitions start from are compared too", Harm: "the first transaction of a partition is believed to be aborted when it was committed: every output twice",
 		Killers: []string{"TestRule3AbortIsBelievedOnlyIfOffsetsAgree"},
+	},
+	{
+		Name: "commits-are-not-believed", File: "internal/txn/end.go",
+		Old: "\tif committed {\n\t\tk.moved(offsets)\n\t}\n", New: "",
+		Rule: "3: what was committed is where an abort rewinds to", Harm: "the next abort goes back to where the partition began: every output since then twice",
+		Killers: []string{"TestRule3PlainAbortKeepsSession"},
+	},
+	{
+		Name: "aborts-do-not-rewind", File: "internal/txn/end.go",
+		Old: "\tif !committed && err == nil {\n\t\tk.rewind()\n\t}\n", New: "",
+		Rule: "3: an abort goes back to what is committed", Harm: "what was polled for the aborted transaction is never handled",
+		Killers: []string{"TestRule3PlainAbortKeepsSession"},
+	},
+	{
+		Name: "commit-for-what-was-given-away", File: "internal/txn/end.go",
+		Old: "commit = commit && !k.gaveAway()\n", New: "",
+		Rule: "a transaction with records of a partition that was given away is aborted", Harm: "its outputs are committed without its offset, and written again by the next owner",
+		Killers: []string{"TestNothingIsCommittedForWhatWasGivenAway"},
 	},
 	{
 		Name: "unstable-offsets-are-compared", File: "internal/txn/offsets.go",
@@ -189,7 +213,7 @@ var engine = []Mutant{
 	},
 	{
 		Name: "start-committed-by-nobody", File: "internal/txn/offsets.go",
-		Old: "\treq.MemberID, req.Generation = cl.GroupMetadata()\n\treq.InstanceID = &instance\n", New: "\t_, req.Generation = instance, -1\n",
+		Old: "\treq.Group, req.InstanceID = group, &instance\n\treq.MemberID, req.Generation = cl.GroupMetadata()\n", New: "\t_, req.Group, req.Generation = instance, group, -1\n",
 		Rule: "9: the start is committed by the member that owns the partition", Harm: "a zombie overwrites the offset of its successor",
 		Killers: []string{"TestRule9FirstAbortUnderLatestReplaysNothing"},
 	},
@@ -242,8 +266,8 @@ var engine = []Mutant{
 		Killers: []string{"TestRule14AbortedRecordsThatTheBrokerDoesNotListAreNotHandled"},
 	},
 	{
-		Name: "offsets-pass-what-waits", File: "internal/txn/offsets.go",
-		Old: "position(at, p.Offset)\n", New: "p.Offset\n",
+		Name: "offsets-pass-what-waits", File: "internal/txn/end.go",
+		Old: "\t\t\tto.Offset = k.sieve.position(at, to.Offset)\n", New: "",
 		Rule: "14: committed offsets stay before what waits for its marker", Harm: "a record that waited when the process ended is never handled",
 		Killers: []string{"TestRule14OffsetsStayBeforeWhatWaits"},
 	},

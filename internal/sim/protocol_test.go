@@ -32,6 +32,7 @@ var questions = []struct {
 	{"end of a transaction that was never begun", (*protocol).endNothing, "INVALID_TXN_STATE", ""},
 	{"stable offsets while a transaction holds them", (*protocol).unstable, "group GROUP_ID_NOT_FOUND, then none at 5", "UNSTABLE_OFFSET_COMMIT, then none at 5"},
 	{"stable offsets of a group that has some, while a transaction holds them", (*protocol).unstableAgain, "UNSTABLE_OFFSET_COMMIT, then none at 5", ""},
+	{"offsets while a transaction holds earlier ones that are committed then", (*protocol).laterOffsets, "none, then none at 5", "none, then none at 3"},
 	{"committed readers while a transaction is open", (*protocol).visibility, "open 0, aborted 0, committed 1", ""},
 	{"offsets of a member that is not there", (*protocol).strangersOffsets, "UNKNOWN_MEMBER_ID", ""},
 	{"offsets of a transaction without a member", (*protocol).memberlessOffsets, "none", ""},
@@ -242,33 +243,54 @@ func (p *protocol) unstable() string {
 	if answer := p.txnOffsets(id, producer, epoch, "", -1); answer != "none" {
 		return "the offsets were refused: " + answer
 	}
-	ask := func() (string, int64) {
-		request := kmsg.NewPtrOffsetFetchRequest()
-		request.RequireStable = true
-		group := kmsg.NewOffsetFetchRequestGroup()
-		group.Group = p.group
-		topic := kmsg.NewOffsetFetchRequestGroupTopic()
-		topic.Topic, topic.Partitions = p.topic, []int32{0}
-		topic.TopicID = p.topicID()
-		group.Topics = append(group.Topics, topic)
-		request.Groups = append(request.Groups, group)
-		response, err := request.RequestWith(p.t.Context(), p.client)
-		p.must(err)
-		if len(response.Groups[0].Topics) == 0 {
-			return "group " + code(response.Groups[0].ErrorCode), -1
-		}
-		found := response.Groups[0].Topics[0].Partitions[0]
-		return code(found.ErrorCode), found.Offset
-	}
-	held, _ := ask()
+	held, _ := p.stable()
 	p.end(id, producer, epoch, true)
-	var then string
-	var at int64
-	testkit.WaitFor(p.t, 30*time.Second, "stable offsets", func() bool {
-		then, at = ask()
-		return then != "UNSTABLE_OFFSET_COMMIT"
-	})
+	then, at := p.waitStable()
 	return fmt.Sprintf("%s, then %s at %d", held, then, at)
+}
+
+// stable is the answer about partition 0 to who wants stable offsets.
+func (p *protocol) stable() (answer string, offset int64) {
+	p.t.Helper()
+	request := kmsg.NewPtrOffsetFetchRequest()
+	request.RequireStable = true
+	group := kmsg.NewOffsetFetchRequestGroup()
+	group.Group = p.group
+	topic := kmsg.NewOffsetFetchRequestGroupTopic()
+	topic.Topic, topic.Partitions = p.topic, []int32{0}
+	topic.TopicID = p.topicID()
+	group.Topics = append(group.Topics, topic)
+	request.Groups = append(request.Groups, group)
+	response, err := request.RequestWith(p.t.Context(), p.client)
+	p.must(err)
+	if len(response.Groups[0].Topics) == 0 {
+		return "group " + code(response.Groups[0].ErrorCode), -1
+	}
+	found := response.Groups[0].Topics[0].Partitions[0]
+	return code(found.ErrorCode), found.Offset
+}
+
+// waitStable is that answer once no transaction holds it.
+func (p *protocol) waitStable() (answer string, offset int64) {
+	p.t.Helper()
+	testkit.WaitFor(p.t, 30*time.Second, "stable offsets", func() bool {
+		answer, offset = p.stable()
+		return answer != "UNSTABLE_OFFSET_COMMIT"
+	})
+	return answer, offset
+}
+
+// laterOffsets are committed while a transaction that came before holds others, and before it ends.
+func (p *protocol) laterOffsets() string {
+	id := testkit.Name(p.t, "id")
+	_, producer, epoch := p.producer(id)
+	if answer := p.txnOffsets(id, producer, epoch, "", -1); answer != "none" {
+		return "the offsets were refused: " + answer
+	}
+	later := p.offsets("", -1)
+	p.end(id, producer, epoch, true)
+	then, at := p.waitStable()
+	return fmt.Sprintf("%s, then %s at %d", later, then, at)
 }
 
 // visible is how many records committed readers may see, markers not counted.

@@ -152,7 +152,7 @@ func TestLeadersMoveWhileTransactionsAbort(t *testing.T) {
 		}
 		random, ofCluster := rand.New(rand.NewPCG(1, 2)), rand.New(rand.NewPCG(3, 4)) // each of one goroutine
 		aborts := w.cluster.Fault(kfake.Fault{
-			Keys: []kmsg.Key{kmsg.TxnOffsetCommit}, Topic: inTopic, Err: kerr.RebalanceInProgress, Count: -1,
+			Keys: []kmsg.Key{kmsg.TxnOffsetCommit}, Topic: inTopic, Err: kerr.UnknownMemberID, Count: -1,
 			When: func(kmsg.Request) bool { return ofCluster.IntN(3) == 0 },
 		})
 		for p := range int32(2) {

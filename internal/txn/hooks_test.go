@@ -28,7 +28,7 @@ func TestHooksAddUpToWhatWasCommitted(t *testing.T) {
 			}
 			return copyHandler{}.Handle(in, out)
 		})
-		fault := w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.TxnOffsetCommit}, Topic: inTopic, Err: kerr.RebalanceInProgress, Count: 2})
+		fault := w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.TxnOffsetCommit}, Topic: inTopic, Err: kerr.UnknownMemberID, Count: 2})
 		var input int64
 		for p := range int32(2) {
 			w.produce(p, numbers(int(p)*1000, int(p)*1000+200)...)

@@ -261,11 +261,10 @@ func (l *lane) pollErrors(session Session, fetches kgo.Fetches) (failed bool, fa
 	fetches.EachError(func(topic string, partition int32, err error) {
 		at := place{topic, partition}
 		var group *kgo.ErrGroupSession
-		var rewind *rewindError
 		switch {
 		case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 			// ours: a poll that was not to wait longer
-		case errors.Is(err, kgo.ErrClientClosed), errors.As(err, &rewind), isFenced(err):
+		case errors.Is(err, kgo.ErrClientClosed), isFenced(err):
 			fatal = err
 		case errors.As(err, &group):
 			failed = true // the client joins again by itself

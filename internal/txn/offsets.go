@@ -36,24 +36,6 @@ func ParseOffsetMetadata(metadata string) (topicID [16]byte, ok bool) {
 	return topicID, true
 }
 
-// withMetadata makes the next TxnOffsetCommit carry our metadata and commit no more than was handed out, and writes down
-// in sent what it commits.
-func withMetadata(ctx context.Context, ids func(topic string) [16]byte, position func(place, int64) int64, sent map[place]int64) context.Context {
-	return kgo.PreTxnCommitFnContext(ctx, func(req *kmsg.TxnOffsetCommitRequest) error {
-		for i := range req.Topics {
-			topic := &req.Topics[i]
-			metadata := OffsetMetadata(ids(topic.Topic))
-			for j := range topic.Partitions {
-				p := &topic.Partitions[j]
-				at := place{topic.Topic, p.Partition}
-				p.Metadata, p.Offset = &metadata, position(at, p.Offset)
-				sent[at] = p.Offset
-			}
-		}
-		return nil
-	})
-}
-
 // settle gives every newly assigned partition a committed offset to start from, before anything is
 // read from it (rule 9). Without it a partition that has none would be rewound to 0 by the first
 // abort: dead on a trimmed log, a replay of history under latest.
@@ -157,41 +139,114 @@ func (c Config) added(at place) bool {
 	return ok && int(at.partition) >= known
 }
 
-// commitStart commits plain offsets as the member that cl is.
+// commitStart commits where reading begins.
 func commitStart(ctx context.Context, cl *kgo.Client, group, instance string, starts map[place]int64, ids map[string][16]byte) error {
-	req := kmsg.NewPtrOffsetCommitRequest()
-	req.Group = group
-	req.MemberID, req.Generation = cl.GroupMetadata()
-	req.InstanceID = &instance
-	topics := map[string]int{}
+	offsets := make(map[place]kgo.EpochOffset, len(starts))
 	for at, offset := range starts {
-		i, ok := topics[at.topic]
-		if !ok {
-			topic := kmsg.NewOffsetCommitRequestTopic()
-			topic.Topic, topic.TopicID = at.topic, ids[at.topic]
-			i = len(req.Topics)
-			topics[at.topic] = i
-			req.Topics = append(req.Topics, topic)
+		offsets[at] = kgo.EpochOffset{Epoch: -1, Offset: offset}
+	}
+	if err := commitOffsets(ctx, cl, group, instance, offsets, func(topic string) [16]byte { return ids[topic] }); err != nil {
+		return fmt.Errorf("start: %w", err)
+	}
+	return nil
+}
+
+// commitOffsets commits offsets as the member that cl is, in no transaction.
+func commitOffsets(ctx context.Context, cl *kgo.Client, group, instance string, offsets map[place]kgo.EpochOffset, ids func(topic string) [16]byte) error {
+	if len(offsets) == 0 {
+		return nil
+	}
+	req := kmsg.NewPtrOffsetCommitRequest()
+	req.Group, req.InstanceID = group, &instance
+	req.MemberID, req.Generation = cl.GroupMetadata()
+	for topic, partitions := range byTopic(offsets) {
+		one := kmsg.NewOffsetCommitRequestTopic()
+		one.Topic, one.TopicID = topic, ids(topic)
+		metadata := OffsetMetadata(one.TopicID)
+		for number, offset := range partitions {
+			p := kmsg.NewOffsetCommitRequestTopicPartition()
+			p.Partition, p.Offset, p.LeaderEpoch, p.Metadata = number, offset.Offset, offset.Epoch, &metadata
+			one.Partitions = append(one.Partitions, p)
 		}
-		partition := kmsg.NewOffsetCommitRequestTopicPartition()
-		partition.Partition, partition.Offset = at.partition, offset
-		metadata := OffsetMetadata(ids[at.topic])
-		partition.Metadata = &metadata
-		req.Topics[i].Partitions = append(req.Topics[i].Partitions, partition)
+		req.Topics = append(req.Topics, one)
 	}
 	resp, err := req.RequestWith(ctx, cl)
 	if err != nil {
-		return fmt.Errorf("commit start offsets: %w", err)
+		return fmt.Errorf("commit offsets: %w", err)
 	}
 	var errs []error
 	for _, topic := range resp.Topics {
-		for _, partition := range topic.Partitions {
-			if err := kerr.ErrorForCode(partition.ErrorCode); err != nil {
-				errs = append(errs, fmt.Errorf("commit start offsets: %s/%d: %w", topic.Topic, partition.Partition, err))
-			}
+		for _, p := range topic.Partitions {
+			errs = append(errs, offsetError(offsets, ids, topic.TopicID, topic.Topic, p.Partition, p.ErrorCode))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// offsetError is what an answer says about one partition's offset. Newer answers name topics by their ids only.
+func offsetError(offsets map[place]kgo.EpochOffset, ids func(topic string) [16]byte, id [16]byte, topic string, partition int32, code int16) error {
+	err := kerr.ErrorForCode(code)
+	if err == nil {
+		return nil
+	}
+	for at := range offsets {
+		if topic == "" && ids(at.topic) == id {
+			topic = at.topic
+		}
+	}
+	return fmt.Errorf("commit offset of %s/%d: %w", topic, partition, err)
+}
+
+// commitInTransaction adds offsets to the open transaction, as the member that the client is (KIP-447). With transactions
+// v2 that adds the group to the transaction too (KIP-890).
+func (k *kgoSession) commitInTransaction(ctx context.Context, offsets map[place]kgo.EpochOffset) error {
+	if len(offsets) == 0 {
+		return nil
+	}
+	id, epoch, err := k.client.ProducerID(ctx)
+	if err != nil {
+		return fmt.Errorf("commit offsets: load producer id: %w", err)
+	}
+	if !k.wrote.is(id, epoch) {
+		return errOtherProducer
+	}
+	req := kmsg.NewPtrTxnOffsetCommitRequest()
+	req.TransactionalID, req.ProducerID, req.ProducerEpoch = k.member, id, epoch
+	req.Group, req.InstanceID = k.config.Group, &k.member
+	req.MemberID, req.Generation = k.client.GroupMetadata()
+	for topic, partitions := range byTopic(offsets) {
+		one := kmsg.NewTxnOffsetCommitRequestTopic()
+		one.Topic, one.TopicID = topic, k.topicID(topic)
+		metadata := OffsetMetadata(one.TopicID)
+		for number, offset := range partitions {
+			p := kmsg.NewTxnOffsetCommitRequestTopicPartition()
+			p.Partition, p.Offset, p.LeaderEpoch, p.Metadata = number, offset.Offset, offset.Epoch, &metadata
+			one.Partitions = append(one.Partitions, p)
+		}
+		req.Topics = append(req.Topics, one)
+	}
+	resp, err := req.RequestWith(ctx, k.client)
+	if err != nil {
+		return fmt.Errorf("commit offsets: %w", err)
+	}
+	var errs []error
+	for _, topic := range resp.Topics {
+		for _, p := range topic.Partitions {
+			errs = append(errs, offsetError(offsets, k.topicID, topic.TopicID, topic.Topic, p.Partition, p.ErrorCode))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func byTopic(offsets map[place]kgo.EpochOffset) map[string]map[int32]kgo.EpochOffset {
+	topics := map[string]map[int32]kgo.EpochOffset{}
+	for at, offset := range offsets {
+		if topics[at.topic] == nil {
+			topics[at.topic] = map[int32]kgo.EpochOffset{}
+		}
+		topics[at.topic][at.partition] = offset
+	}
+	return topics
 }
 
 // unstableBackoff is the pause between two looks at offsets that a transaction still holds.

@@ -128,10 +128,11 @@ func TestRule3OnlyAFullAnswerIsEqual(t *testing.T) {
 func TestRule3WhatIsGivenAwayIsNotBelieved(t *testing.T) {
 	t.Parallel()
 	l := &lane{}
-	k := &kgoSession{believed: map[place]int64{{inTopic, 0}: 3, {inTopic, 1}: 4, {outTopic, 0}: 5}}
+	at := func(offset int64) kgo.EpochOffset { return kgo.EpochOffset{Epoch: 1, Offset: offset} }
+	k := &kgoSession{deciding: make(chan struct{}, 1), believed: map[place]kgo.EpochOffset{{inTopic, 0}: at(3), {inTopic, 1}: at(4), {outTopic, 0}: at(5)}}
 	k.gone(&tenure{lane: l}, false)(t.Context(), nil, map[string][]int32{inTopic: {0, 2}})
-	k.moved(map[place]int64{{inTopic, 0}: 7, {inTopic, 1}: 8})
-	if want := (map[place]int64{{inTopic, 1}: 8, {outTopic, 0}: 5}); !maps.Equal(k.believed, want) {
+	k.moved(map[place]kgo.EpochOffset{{inTopic, 0}: at(7), {inTopic, 1}: at(8)})
+	if want := (map[place]kgo.EpochOffset{{inTopic, 1}: at(8), {outTopic, 0}: at(5)}); !maps.Equal(k.believed, want) {
 		t.Errorf("%v is believed, want %v", k.believed, want)
 	}
 }

@@ -65,7 +65,7 @@ func (p *pace) limit(suspicion int) int {
 // wait says how much longer the batch should stay open; 0 closes it. For the first part of that, rest,
 // nothing should be polled: each poll makes the client send a fetch, and at a steady trickle a lane
 // that polls all the time sends hundreds a second for a record or two each. A fetch that goes out
-// when rest is over, about one round trip before the end (ending a transaction takes four), brings
+// when rest is over, about one round trip before the end (ending a transaction takes three), brings
 // all of it at once.
 func (p *pace) wait(now, first time.Time, records, limit int, bytes int64, behind bool) (rest, wait time.Duration) {
 	if records >= limit || bytes >= p.bytes {
@@ -78,7 +78,7 @@ func (p *pace) wait(now, first time.Time, records, limit int, bytes int64, behin
 		return 0, 0
 	}
 	wait = max(0, max(p.interval, min(fill, p.ending))-now.Sub(p.lastCommit))
-	return max(0, wait-p.ending/4), wait
+	return max(0, wait-p.ending/3), wait
 }
 
 // ended takes note of how long flush and end of a transaction took.

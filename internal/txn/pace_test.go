@@ -58,8 +58,8 @@ func TestLaneRestsUntilTheEndOfItsBatchIsNear(t *testing.T) {
 		rest   time.Duration
 		wait   time.Duration
 	}{
-		"a fast broker":     {ending: 2 * time.Millisecond, rest: 3500 * time.Microsecond, wait: 4 * time.Millisecond},
-		"a slow broker":     {ending: 21 * time.Millisecond, rest: 14750 * time.Microsecond, wait: 20 * time.Millisecond},
+		"a fast broker":     {ending: 2 * time.Millisecond, rest: 4*time.Millisecond - 2*time.Millisecond/3, wait: 4 * time.Millisecond},
+		"a slow broker":     {ending: 21 * time.Millisecond, rest: 13 * time.Millisecond, wait: 20 * time.Millisecond},
 		"a distant broker":  {ending: 200 * time.Millisecond, rest: 0, wait: fill - time.Millisecond},
 		"more waits":        {ending: 2 * time.Millisecond, behind: true, rest: 0, wait: fill},
 		"nothing was ended": {rest: 4 * time.Millisecond, wait: 4 * time.Millisecond},

@@ -77,7 +77,7 @@ func TestRule1PassedHandlerDeadlineNeverCommits(t *testing.T) {
 func TestDeadLetterOfAnAbortedBatchIsWrittenOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		w := newVirtualWorld(t, 1)
-		fault := w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.TxnOffsetCommit}, Topic: inTopic, Err: kerr.RebalanceInProgress, Count: 1})
+		fault := w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.TxnOffsetCommit}, Topic: inTopic, Err: kerr.UnknownMemberID, Count: 1})
 		w.config.Routes[0].Handler = handlerFunc(func(in message.In, out *message.Batch) error {
 			if strings.HasSuffix(string(in.Value), "7") {
 				return refusal("ends_in_seven")
@@ -163,7 +163,7 @@ func TestRule3PlainAbortKeepsSession(t *testing.T) {
 		w.produce(0, numbers(0, 10)...)
 		r := w.run()
 		until(t, w.hooks.ended, "10 committed records", committed(10))
-		fault := w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.TxnOffsetCommit}, Topic: inTopic, Err: kerr.RebalanceInProgress, Count: 1})
+		fault := w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.TxnOffsetCommit}, Topic: inTopic, Err: kerr.UnknownMemberID, Count: 1})
 		w.produce(0, numbers(10, 20)...)
 		ends := until(t, w.hooks.ended, "10 more committed records", committed(10))
 		if err := r.drain(); err != nil {
@@ -412,7 +412,7 @@ func TestRule7OutageDeadLettersNothing(t *testing.T) {
 		faults := map[string]*kfake.FaultHandle{}
 		for name, f := range map[string]kfake.Fault{
 			"produce": {Keys: []kmsg.Key{kmsg.Produce}, Topic: outTopic, Err: kerr.InvalidTxnState, Count: 8},
-			"offsets": {Keys: []kmsg.Key{kmsg.TxnOffsetCommit}, Topic: inTopic, Err: kerr.RebalanceInProgress, Count: 8},
+			"offsets": {Keys: []kmsg.Key{kmsg.TxnOffsetCommit}, Topic: inTopic, Err: kerr.UnknownMemberID, Count: 8},
 		} {
 			faults[name] = w.cluster.Fault(f)
 		}
@@ -631,7 +631,7 @@ func TestRule9FirstAbortOnTrimmedLogRewindsToStart(t *testing.T) {
 		if err := w.cluster.DeleteRecords(inTopic, 0, 50); err != nil {
 			t.Fatal(err)
 		}
-		fault := w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.TxnOffsetCommit}, Topic: inTopic, Err: kerr.RebalanceInProgress, Count: 1})
+		fault := w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.TxnOffsetCommit}, Topic: inTopic, Err: kerr.UnknownMemberID, Count: 1})
 		r := w.run()
 		until(t, w.hooks.ended, "50 committed records", committed(50))
 		if err := r.drain(); err != nil {
@@ -650,7 +650,7 @@ func TestRule9FirstAbortUnderLatestReplaysNothing(t *testing.T) {
 		w := newVirtualWorld(t, 1)
 		w.config.Start = StartLatest
 		w.produce(0, numbers(0, 100)...)
-		fault := w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.TxnOffsetCommit}, Topic: inTopic, Err: kerr.RebalanceInProgress, Count: 1})
+		fault := w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.TxnOffsetCommit}, Topic: inTopic, Err: kerr.UnknownMemberID, Count: 1})
 		committedStart := w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Observe: true, Count: -1})
 		r := w.run()
 		ctx, cancel := context.WithTimeout(context.Background(), patience)

@@ -54,27 +54,34 @@ type watcher interface {
 	retrying(err error)
 }
 
-// kgoSession makes a kgo.GroupTransactSession fit.
+// kgoSession is a transactional group member over a client of its own. It ends transactions itself (end.go).
 type kgoSession struct {
-	config  Config
-	lane    int
-	member  string
-	session *kgo.GroupTransactSession
-	cancel  context.CancelFunc // of everything the session's client still waits for
+	config Config
+	lane   int
+	member string
+	client *kgo.Client
+	cancel context.CancelFunc // of everything the client still waits for
 
 	begun   bool
 	promise func(*kgo.Record, error)
+	wrote   producer // who the brokers took the transaction's records from; belongs to the promises until a flush
+
+	// deciding holds a token while a transaction is ended and what was polled is rewound. What gives partitions away waits
+	// for it. It is no mutex, since brokers are waited for meanwhile.
+	deciding chan struct{}
 
 	mu      sync.Mutex // promises and group callbacks come from other goroutines
 	failure error      // first failed produce of the transaction
 	ids     map[string][16]byte
-	// believed is what the group has committed of the owned partitions, as far as this session knows (rule 3). The
-	// client's own record leaves out what it was told to start from (franz-go v1.22.3).
-	believed map[place]int64
+	// believed is what the group has committed of the owned partitions, as far as this session knows (rule 3): where an
+	// abort rewinds to.
+	believed map[place]kgo.EpochOffset
 	sieve    sieve
+	// given says that partitions were given away since the last end: what was polled of them is not ours to commit.
+	given bool
 
 	// What follows belongs to the group's goroutine: the OffsetFetch that is being settled, and the
-	// client that it came by. The group may run before session is set.
+	// client that it came by. The group may run before client is set.
 	fetched map[place]committedOffset
 	asked   *kgo.Client
 }
@@ -117,10 +124,13 @@ func openSession(ctx context.Context, c Config, lane int, plain *kgo.Client, siz
 			return nil, err
 		}
 	}
-	k := &kgoSession{config: c, lane: lane, member: member, ids: map[string][16]byte{}, believed: map[place]int64{}}
+	k := &kgoSession{config: c, lane: lane, member: member, ids: map[string][16]byte{}, believed: map[place]kgo.EpochOffset{}, deciding: make(chan struct{}, 1)}
 	k.promise = func(r *kgo.Record, err error) {
-		if err == nil {
+		if err == nil && k.wrote.is(r.ProducerID, r.ProducerEpoch) {
 			return
+		}
+		if err == nil {
+			err = errOtherProducer
 		}
 		k.mu.Lock()
 		defer k.mu.Unlock()
@@ -130,13 +140,13 @@ func openSession(ctx context.Context, c Config, lane int, plain *kgo.Client, siz
 	}
 	// Not derived from ctx: the session outlives the order to stop.
 	life, cancel := context.WithCancel(context.Background())
-	session, err := kgo.NewGroupTransactSession(append(append([]kgo.Opt(nil), c.Client...), append(k.options(sizes, watch), kgo.WithContext(life))...)...)
+	client, err := kgo.NewClient(append(append([]kgo.Opt(nil), c.Client...), append(k.options(sizes, watch), kgo.WithContext(life))...)...)
 	if err != nil {
 		cancel()
 		return nil, &optionError{member, err}
 	}
-	k.session, k.cancel = session, cancel
-	if _, _, err := session.Client().ProducerID(ctx); err != nil {
+	k.client, k.cancel = client, cancel
+	if _, _, err := client.ProducerID(ctx); err != nil {
 		k.Close()
 		return nil, fmt.Errorf("open session %s: load producer id: %w", member, err)
 	}
@@ -325,11 +335,12 @@ func (k *kgoSession) trySettle(ctx context.Context, cl *kgo.Client, offsets map[
 	if err != nil {
 		return err
 	}
-	committed := map[place]int64{}
+	committed, begins := map[place]int64{}, map[place]kgo.EpochOffset{}
 	for topic, partitions := range offsets {
 		for partition, offset := range partitions {
 			if at := (place{topic, partition}); halted[at] == nil {
-				committed[at] = offset.EpochOffset().Offset
+				begins[at] = offset.EpochOffset()
+				committed[at] = begins[at].Offset
 			}
 		}
 	}
@@ -343,7 +354,7 @@ func (k *kgoSession) trySettle(ctx context.Context, cl *kgo.Client, offsets map[
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	maps.Copy(k.ids, ids)
-	maps.Copy(k.believed, committed)
+	maps.Copy(k.believed, begins)
 	k.sieve.share = heldShare(len(k.believed))
 	for at := range committed {
 		k.sieve.forget(at)
@@ -351,10 +362,14 @@ func (k *kgoSession) trySettle(ctx context.Context, cl *kgo.Client, offsets map[
 	return nil
 }
 
-// gone is for partitions that are somebody else's to commit for.
+// gone is for partitions that are somebody else's to commit for. A transaction that is being ended is ended first:
+// until then nobody else can read their offsets (KIP-447).
 func (k *kgoSession) gone(watch watcher, lost bool) func(context.Context, *kgo.Client, map[string][]int32) {
 	return func(_ context.Context, _ *kgo.Client, partitions map[string][]int32) {
+		k.deciding <- struct{}{}
+		defer func() { <-k.deciding }()
 		k.mu.Lock()
+		k.given = k.given || lost || len(partitions) > 0
 		for topic, numbers := range partitions {
 			for _, number := range numbers {
 				delete(k.believed, place{topic, number})
@@ -374,23 +389,14 @@ func (k *kgoSession) topicID(topic string) [16]byte {
 
 // Poll implements Session.
 func (k *kgoSession) Poll(ctx context.Context, limit int) kgo.Fetches {
-	k.mu.Lock()
-	rewinds := k.sieve.rewinds()
-	k.mu.Unlock()
-	if rewinds {
-		// An end without a transaction. SetOffsets would do too, but that a partition may be given away and come back
-		// between our look and the word to the client.
-		if e := k.End(false); e.err != nil {
-			return kgo.NewErrFetch(&rewindError{e.err})
-		}
-	}
+	k.rewindIfAsked()
 	k.mu.Lock()
 	left := k.sieve.left(limit)
 	k.mu.Unlock()
 	if left != nil {
 		return left
 	}
-	fetches := k.session.PollRecords(ctx, limit)
+	fetches := k.client.PollRecords(ctx, limit)
 	var told []Unlisted
 	k.mu.Lock()
 	k.sieve.pass(fetches, limit, k.believed, func(at place, records int64) {
@@ -403,19 +409,6 @@ func (k *kgoSession) Poll(ctx context.Context, limit int) kgo.Fetches {
 	return fetches
 }
 
-// rewindError says that the client could not go back to what is committed.
-type rewindError struct{ err error }
-
-func (e *rewindError) Error() string { return "rewind to what is committed: " + e.err.Error() }
-func (e *rewindError) Unwrap() error { return e.err }
-
-// position is what may be committed where the client has polled up to an offset.
-func (k *kgoSession) position(at place, polled int64) int64 {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.sieve.position(at, polled)
-}
-
 // Produce implements Session.
 func (k *kgoSession) Produce(record *kgo.Record) {
 	if !k.begin() {
@@ -423,14 +416,14 @@ func (k *kgoSession) Produce(record *kgo.Record) {
 	}
 	// The context is deliberately without an end: End bounds the wait for the answer, and a cancelled
 	// produce would leave its sequence number in doubt.
-	k.session.Produce(context.Background(), record, k.promise)
+	k.client.Produce(context.Background(), record, k.promise)
 }
 
 func (k *kgoSession) begin() bool {
 	if k.begun {
 		return true
 	}
-	if err := k.session.Begin(); err != nil {
+	if err := k.client.BeginTransaction(); err != nil {
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		if k.failure == nil {
@@ -438,8 +431,26 @@ func (k *kgoSession) begin() bool {
 		}
 		return false
 	}
-	k.begun = true
+	k.begun, k.wrote = true, producer{}
 	return true
+}
+
+// producer is who wrote a transaction. A client whose producer id failed gets another epoch; whatever it wrote before was
+// aborted with the old one (KIP-360), so the rest must not be committed.
+type producer struct {
+	known bool
+	id    int64
+	epoch int16
+}
+
+var errOtherProducer = errors.New("the producer's epoch changed within the transaction")
+
+// is reports that this is the producer; whoever comes first is.
+func (p *producer) is(id int64, epoch int16) bool {
+	if !p.known {
+		*p = producer{true, id, epoch}
+	}
+	return p.id == id && p.epoch == epoch
 }
 
 // beginError says that the client is in a state from which no transaction can start.
@@ -448,79 +459,9 @@ type beginError struct{ err error }
 func (e *beginError) Error() string { return "begin transaction: " + e.err.Error() }
 func (e *beginError) Unwrap() error { return e.err }
 
-// End implements Session.
-func (k *kgoSession) End(commit bool) ending {
-	if commit && !k.begun {
-		k.begin() // offsets alone are a transaction too
-	}
-	var e ending
-	if commit {
-		e.produce = k.flush()
-	} else {
-		k.mu.Lock()
-		e.produce = k.failure
-		k.mu.Unlock()
-	}
-	e.refused = isRefusal(e.produce)
-	// A topic was deleted, and maybe made anew. The client keeps to the id that it knows, on purpose.
-	e.stale = errors.Is(e.produce, kerr.UnknownTopicID)
-	e.wanted = commit && e.produce == nil // rule 1
-
-	if begin, ok := errors.AsType[*beginError](e.produce); ok {
-		e.err = begin
-		return e
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), k.config.endTimeout())
-	defer cancel()
-	sent := map[place]int64{}
-	e.committed, e.err = k.session.End(withMetadata(ctx, k.topicID, k.position, sent), kgo.TransactionEndTry(e.wanted))
-	k.begun = false
-	k.mu.Lock()
-	k.failure = nil
-	if e.committed {
-		k.moved(sent)
-	}
-	k.sieve.ended(e.committed)
-	believed := maps.Clone(k.believed)
-	k.mu.Unlock()
-	if e.wanted && !e.committed && e.err == nil {
-		// Rule 3. What cannot be compared is not equal.
-		ctx, cancel := context.WithTimeout(context.Background(), k.config.endTimeout())
-		defer cancel()
-		equal, err := offsetsEqual(ctx, k.session.Client(), k.config.Group, k.topicID, believed)
-		e.offsetsEqual = equal && err == nil
-	}
-	return e
-}
-
-// moved takes note of a commit, but for what was given away meanwhile. The caller holds k.mu.
-func (k *kgoSession) moved(sent map[place]int64) {
-	for at, offset := range sent {
-		if _, owned := k.believed[at]; owned {
-			k.believed[at] = offset
-		}
-	}
-}
-
-// flush waits for the promises and returns the first failure.
-func (k *kgoSession) flush() error {
-	ctx, cancel := context.WithTimeout(context.Background(), k.config.flushTimeout())
-	defer cancel()
-	err := k.session.Client().Flush(ctx)
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.failure != nil {
-		return k.failure
-	}
-	if err != nil {
-		return fmt.Errorf("flush: no answer within %s: %w", k.config.flushTimeout(), err)
-	}
-	return nil
-}
-
 // Pause implements Session.
 func (k *kgoSession) Pause(places map[place]bool) {
-	cl := k.session.Client()
+	cl := k.client
 	resumed := cl.PauseFetchPartitions(nil) // the paused ones
 	paused := map[string][]int32{}
 	for at := range places {
@@ -538,7 +479,7 @@ func (k *kgoSession) Pause(places map[place]bool) {
 
 // Member implements Session.
 func (k *kgoSession) Member() string {
-	member, _ := k.session.Client().GroupMetadata()
+	member, _ := k.client.GroupMetadata()
 	return member
 }
 
@@ -550,7 +491,7 @@ func (k *kgoSession) Close() {
 	timer := time.AfterFunc(closeTimeout, k.cancel)
 	defer timer.Stop()
 	defer k.cancel()
-	k.session.Close()
+	k.client.Close()
 }
 
 // isRefusal tells refusals of a record from failures of brokers and network: only the former may be

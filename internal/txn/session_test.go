@@ -9,6 +9,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
@@ -113,9 +114,10 @@ func TestRule2SessionThatCannotBeginIsDiscarded(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer session.Close()
-		if err := session.session.Begin(); err != nil { // so that the session's own must fail
+		if err := session.client.BeginTransaction(); err != nil { // so that the session's own must fail
 			t.Fatal(err)
 		}
+		session.Produce(&kgo.Record{Topic: outTopic})
 		e := session.End(true)
 		if got := judge(e.end); got != rebuild || reasonOf(e, ReasonNone) != ReasonBegin {
 			t.Errorf("the end is %+v, so %s because of %q; want %s because of %q", e, got, reasonOf(e, ReasonNone), rebuild, ReasonBegin)

@@ -41,7 +41,7 @@ func heldShare(partitions int) int { return max(heldBytesLeast, heldBytesMax/max
 func (s *sieve) forget(at place) { delete(s.places, at) }
 
 // pass leaves in the fetches what may be handed out. begins tells where reading of a partition began.
-func (s *sieve) pass(fetches kgo.Fetches, limit int, begins map[place]int64, unlisted func(at place, records int64)) {
+func (s *sieve) pass(fetches kgo.Fetches, limit int, begins map[place]kgo.EpochOffset, unlisted func(at place, records int64)) {
 	for _, fetch := range fetches {
 		for _, topic := range fetch.Topics {
 			for i := range topic.Partitions {
@@ -68,7 +68,7 @@ func (s *sieve) pass(fetches kgo.Fetches, limit int, begins map[place]int64, unl
 	}
 }
 
-func (s *sieve) of(at place, first int64, begins map[place]int64) *sifted {
+func (s *sieve) of(at place, first int64, begins map[place]kgo.EpochOffset) *sifted {
 	one := s.places[at]
 	if one == nil {
 		one = &sifted{filter: markers.Bounded(s.share)}
@@ -80,7 +80,7 @@ func (s *sieve) of(at place, first int64, begins map[place]int64) *sifted {
 	if !one.begun {
 		one.begun, one.next = true, first
 		if begin, owned := begins[at]; owned {
-			one.next = begin
+			one.next = begin.Offset
 		}
 	}
 	return one

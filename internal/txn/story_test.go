@@ -22,7 +22,7 @@ func TestStoryTellsWhatATransactionWasMadeOf(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		const records, sampled = 200, 150
 		w := newVirtualWorld(t, 2)
-		fault := w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.TxnOffsetCommit}, Topic: inTopic, Err: kerr.RebalanceInProgress, Count: 1})
+		fault := w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.TxnOffsetCommit}, Topic: inTopic, Err: kerr.UnknownMemberID, Count: 1})
 		for i := range records {
 			r := &kgo.Record{Topic: inTopic, Partition: 1, Value: []byte(strconv.Itoa(i)), Headers: []kgo.RecordHeader{{Key: "traceparent", Value: []byte(traceparent)}, {Key: "tracestate", Value: []byte("n=" + strconv.Itoa(i))}}}
 			if i >= sampled {

@@ -16,8 +16,11 @@ import (
 // member up a survivor ends the transaction: the partition goes on long before the transaction's timeout.
 func TestRule5SurvivorEndsOpenTransaction(t *testing.T) {
 	t.Parallel()
-	// What the group waits for a member: as configured, and under KIP-848 as the broker says.
-	for protocol, session := range map[Protocol]time.Duration{ProtocolClassic: 6 * time.Second, ProtocolConsumer: 45 * time.Second} {
+	// What the group waits for a member, and how often members hear of it: as configured, and under KIP-848 as the broker says.
+	for protocol, c := range map[Protocol]struct{ session, heartbeat time.Duration }{
+		ProtocolClassic:  {6 * time.Second, 100 * time.Millisecond},
+		ProtocolConsumer: {45 * time.Second, 5 * time.Second},
+	} {
 		t.Run(string(protocol), func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
 				w := newVirtualWorld(t, 2)
@@ -42,7 +45,7 @@ func TestRule5SurvivorEndsOpenTransaction(t *testing.T) {
 				w.produce(1, numbers(10, 20)...)
 				dead := next(t, died, "EndTxn of the one that dies")
 				within(t, 2*time.Minute, w.hooks.ended, "20 committed records", committed(20))
-				took, most := time.Since(dead), session+2*w.config.Heartbeat+2*time.Second
+				took, most := time.Since(dead), c.session+2*c.heartbeat+2*time.Second
 				t.Logf("the dead one's partition went on after %s", took)
 				if took > most {
 					t.Errorf("the dead one's partition went on after %s, want at most %s", took, most)
