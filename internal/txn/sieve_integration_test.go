@@ -42,7 +42,7 @@ func TestAbortedInputThatTheBrokerDoesNotListIsNotHandled(t *testing.T) {
 	end := testkit.EndOffsets(t, brokers, topic)[0]
 	r := w.run()
 	admin := kadm.NewClient(w.client)
-	until(t, w.hooks.ended, "the end of the log", func(Ended) bool {
+	testkit.WaitFor(t, patience, "the end of the log", func() bool {
 		offsets, err := admin.FetchOffsets(t.Context(), w.config.Group)
 		at, _ := offsets.Lookup(topic, 0)
 		return err == nil && at.At == end
