@@ -174,17 +174,67 @@ func TestTillFindsWhatIsWrong(t *testing.T) {
 	if cut.counts.afterLost != 1 || len(cut.wrong) > 0 {
 		t.Errorf("a call that came again while connections were cut is wrong: %q", cut.wrong)
 	}
-	late := openTill(t, t.TempDir())
-	late.wasCut = func(from string) bool { return from == "gone" }
-	for _, call := range []tillCall{charge(func(c *tillCall) { c.from = "gone" }), charge(same), charge(same)} {
-		late.judge(&call)
-		late.note(&call)
-	}
-	if late.counts.afterLost != 1 || len(late.wrong) != 1 {
-		t.Errorf("of two calls that came again, the first after its connection was cut, %d are excused and wrong is %q", late.counts.afterLost, late.wrong)
-	}
 	k, _ := ring(t, charge(same), charge(func(c *tillCall) { next(c); c.OrderID, c.Endpoint = "o-1", "refunds" }))
 	if order := k.orders["o-1"]; order.charged != 1200 || order.refunded != 1200 || k.keys["k-2"].status != http.StatusOK {
 		t.Errorf("the order was charged %d and given back %d", order.charged, order.refunded)
+	}
+}
+
+// A connection is cut while the bytes of a call on it are still on their way; its caller makes the call again on another,
+// and either may be read first. Each cut excuses one call that came again: one more is a real duplicate.
+func TestTillExcusesOneRepeatPerConnectionThatWasCut(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		from    string // of each call of one key, as they were read; those in capitals were cut
+		excused int64
+		wrong   int
+	}{
+		"none was cut":                      {"ab", 0, 1},
+		"read as they were made":            {"Ab", 1, 0},
+		"the repeat is read first":          {"bA", 1, 0},
+		"as made, and a duplicate":          {"Abc", 1, 1},
+		"repeat first, and a duplicate":     {"bAc", 1, 1},
+		"repeat first, and itself again":    {"bAb", 1, 1},
+		"a duplicate, and the first late":   {"bcA", 1, 1},
+		"cut twice, as made":                {"ABc", 2, 0},
+		"cut twice, the second first":       {"BAc", 2, 0},
+		"cut twice, the last first":         {"cBA", 2, 0},
+		"cut twice, the last between":       {"AcB", 2, 0},
+		"cut twice, as made, and another":   {"ABcd", 2, 1},
+		"cut twice, last first and another": {"cBAd", 2, 1},
+		"cut twice, mixed, and another":     {"BAcd", 2, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			k := openTill(t, t.TempDir())
+			k.wasCut = func(from string) bool { return from >= "A" && from <= "Z" }
+			for _, from := range strings.Split(test.from, "") {
+				call := tillCall{Endpoint: "charges", ID: "k-1", Order: "0:1", offset: 1, Attempt: 1, Fence: 1, Body: "b", OrderID: "o-1", Customer: "c", Currency: "EUR", Amount: 1200, Mood: tillWell, from: from}
+				k.judge(&call)
+				k.note(&call)
+			}
+			if k.counts.afterLost != test.excused || len(k.wrong) != test.wrong {
+				t.Errorf("%d calls are excused and wrong is %q, want %d and %d", k.counts.afterLost, k.wrong, test.excused, test.wrong)
+			}
+		})
+	}
+}
+
+// What another connection suffers says nothing of a call that came again.
+func TestTillAsksOnlyOfTheConnectionsOfTheTwoCalls(t *testing.T) {
+	t.Parallel()
+	k := openTill(t, t.TempDir())
+	var asked []string
+	k.wasCut = func(from string) bool { asked = append(asked, from); return from == "elsewhere" }
+	for _, call := range []tillCall{
+		{ID: "k-1", Customer: "c", offset: 1, from: "elsewhere", OrderID: "o-1", Mood: tillWell},
+		{ID: "k-2", Customer: "d", offset: 2, from: "a", OrderID: "o-2", Mood: tillWell},
+		{ID: "k-2", Customer: "d", offset: 2, from: "b", OrderID: "o-2", Mood: tillWell},
+	} {
+		k.judge(&call)
+		k.note(&call)
+	}
+	if !slices.Equal(asked, []string{"a", "b"}) || len(k.wrong) != 1 {
+		t.Errorf("asked of the connections %q, want those of the two calls; wrong is %q, want one", asked, k.wrong)
 	}
 }

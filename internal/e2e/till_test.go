@@ -36,7 +36,8 @@ type till struct {
 	fences  map[int]int64        // by lane, the highest
 	cutting int                  // connections to it are being cut, whatever their calls have come to
 	cuts    []time.Time          // when that began and ended
-	// wasCut tells of connections by the caller's address: a call may be read after its connection was cut.
+	// wasCut tells of connections by the caller's address: a call may be read after its connection was cut, and even
+	// after the call that was made in its place.
 	wasCut func(from string) bool
 	counts tillCounts
 	wrong  []string // what no caller may ever do
@@ -68,7 +69,7 @@ type tillKey struct {
 	body    string
 	status  int // by which it was settled; 0 until then
 	lost    bool
-	from    string    // whence the last call came
+	from    string    // whence the last call came; not one that is late
 	at      time.Time // of that
 	fence   int64
 	attempt int
@@ -121,6 +122,7 @@ type tillCall struct {
 
 	lane, offset int
 	from         string // the caller's address
+	late         bool   // made before the call that was read before it
 }
 
 func openTill(t testing.TB, folder string) *till {
@@ -317,7 +319,7 @@ func (k *till) note(call *tillCall) {
 	if call.Lost {
 		k.counts.lost++
 	}
-	if key := k.keys[call.ID]; key.status != 0 {
+	if key := k.keys[call.ID]; key.status != 0 && !call.late { // a key tells of the call that was made last
 		key.from, key.at = call.from, call.At
 		key.lost = call.Lost || call.Status == 0 || call.Status >= http.StatusInternalServerError
 		if call.Fence > key.fence {
@@ -353,6 +355,11 @@ func (k *till) repeat(call *tillCall, key *tillKey) {
 	case call.Attempt > key.attempt:
 		call.Repeat = "retry"
 		k.counts.afterRetry++
+	case k.wasCut(call.from):
+		// Its bytes were on their way when its connection was cut, and its caller made it again on another: what was
+		// read before it is the repeat. It stays the last call, else one cut would excuse two repeats.
+		call.Repeat, call.late = "lost", true
+		k.counts.afterLost++
 	default:
 		call.Repeat = "unexplained"
 		k.accuse(call, "it was made again for no reason")
