@@ -119,10 +119,10 @@ type tillCall struct {
 	Executed bool      `json:"executed,omitempty"`
 	Refused  bool      `json:"refused,omitempty"`
 	Lost     bool      `json:"lost,omitempty"` // the answer, or it was none to use, as far as is known here
+	Late     bool      `json:"late,omitempty"` // made before the call that was read before it
 
 	lane, offset int
 	from         string // the caller's address
-	late         bool   // made before the call that was read before it
 }
 
 func openTill(t testing.TB, folder string) *till {
@@ -319,7 +319,7 @@ func (k *till) note(call *tillCall) {
 	if call.Lost {
 		k.counts.lost++
 	}
-	if key := k.keys[call.ID]; key.status != 0 && !call.late { // a key tells of the call that was made last
+	if key := k.keys[call.ID]; key.status != 0 && !call.Late { // a key tells of the call that was made last
 		key.from, key.at = call.from, call.At
 		key.lost = call.Lost || call.Status == 0 || call.Status >= http.StatusInternalServerError
 		if call.Fence > key.fence {
@@ -332,7 +332,7 @@ func (k *till) note(call *tillCall) {
 	if status := k.keys[call.ID].status; status != 0 {
 		entry.Executed = status < http.StatusBadRequest
 		entry.Refused = !entry.Executed
-		entry.Lost = call.Lost || call.Status != status
+		entry.Lost = call.Lost || call.Status != status || k.wasCut(call.from)
 	}
 	line, err := json.Marshal(&entry)
 	if err == nil {
@@ -358,7 +358,7 @@ func (k *till) repeat(call *tillCall, key *tillKey) {
 	case k.wasCut(call.from):
 		// Its bytes were on their way when its connection was cut, and its caller made it again on another: what was
 		// read before it is the repeat. It stays the last call, else one cut would excuse two repeats.
-		call.Repeat, call.late = "lost", true
+		call.Repeat, call.Late = "lost", true
 		k.counts.afterLost++
 	default:
 		call.Repeat = "unexplained"

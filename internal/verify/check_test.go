@@ -111,6 +111,13 @@ var good = map[string]func() *world{
 		w.call(w.committed(effectTopic)[0], 1, 1, true)
 		return w
 	},
+	"calls whose connections had been cut are read after the one made in their place": func() *world {
+		w := newWorld().run().finish()
+		for range 2 {
+			w.call(w.committed(effectTopic)[0], 1, 100, true).Late = true
+		}
+		return w
+	},
 	"another of a business key is the first after a restore": func() *world {
 		w := newWorld()
 		w.input(0, "business 1")
@@ -607,6 +614,14 @@ var bad = map[Verdict][]struct {
 		{"the same attempt again", func() *world {
 			w := newWorld().run().finish()
 			w.call(w.committed(effectTopic)[0], 1, 100, true)
+			return w
+		}, nil},
+		{"the same attempt again after one whose connection had been cut", func() *world {
+			w := newWorld().run().finish()
+			effect := w.committed(effectTopic)[0]
+			late := w.call(effect, 1, 100, true)
+			late.Late, late.Lost = true, true
+			w.call(effect, 1, 100, true)
 			return w
 		}, nil},
 		{"under a tenure that had ended", func() *world {

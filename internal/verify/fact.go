@@ -72,6 +72,7 @@ const (
 	flagExecuted               // factCall
 	flagRefused                // factCall
 	flagLost                   // factCall
+	flagLate                   // factCall
 	flagBehind                 // factSeen: what stands before it is of a later input; number is that one's offset
 	flagTheirs                 // factEnd: of whoever writes an input topic
 	flagRepeat                 // factIntent: an earlier one has its source and index, so that the ledger leaves it out

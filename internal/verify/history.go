@@ -149,6 +149,7 @@ type Call struct {
 	Executed bool // the endpoint did what was asked, or would have if it had not been done before
 	Refused  bool // the endpoint said no for good; like Executed, this settles the effect
 	Lost     bool // no usable answer reached the caller, as far as the endpoint knows
+	Late     bool // its connection was cut before it was read, after the call that its caller made in its place
 }
 
 // History is everything that was recorded of a run, in memory.

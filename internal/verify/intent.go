@@ -95,7 +95,7 @@ func (c *Checker) Call(call *Call) error {
 		extra: uint64(call.Fence), time: call.At.UnixMilli(), digest: uint64(bodyDigest(call.Body)), //nolint:gosec // bits
 	}
 	f.id, _ = parseID([]byte(call.ID))
-	for flag, is := range map[uint16]bool{flagExecuted: call.Executed, flagRefused: call.Refused, flagLost: call.Lost} {
+	for flag, is := range map[uint16]bool{flagExecuted: call.Executed, flagRefused: call.Refused, flagLost: call.Lost, flagLate: call.Late} {
 		if is {
 			f.flags |= flag
 		}
@@ -366,8 +366,8 @@ func (e *errand) transmissions() int {
 }
 
 // judgeRepeats wants a reason for every call that came although the effect had been settled: the answer
-// got lost, a later owner took over, the caller counts an attempt that it got no answer to in time, or it had a tenure
-// that had ended, where the plan says that one might not know.
+// got lost, a later owner took over, the caller counts an attempt that it got no answer to in time, it had been made
+// before the one that was read before it, or it had a tenure that had ended, where the plan says that one might not know.
 func (e *errand) judgeRepeats() {
 	c := e.c
 	settled, lost := false, false
@@ -375,6 +375,10 @@ func (e *errand) judgeRepeats() {
 	var attempt int32
 	extra := len(e.outcomes) - 1 // an operator's order lets it be sent again
 	for _, call := range e.calls {
+		if settled && call.has(flagLate) {
+			c.saw.Explained++ // by the one before it, which stays the last: else one cut would explain two repeats
+			continue
+		}
 		if settled {
 			switch {
 			case lost, call.extra > fence, call.extra == fence && call.index > attempt, c.plan.Overlaps && call.extra < fence:

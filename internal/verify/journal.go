@@ -22,6 +22,7 @@ type journalLine struct {
 	Executed bool      `json:"executed,omitempty"`
 	Refused  bool      `json:"refused,omitempty"`
 	Lost     bool      `json:"lost,omitempty"`
+	Late     bool      `json:"late,omitempty"`
 }
 
 // lineMax bounds a line of a journal.
@@ -60,7 +61,7 @@ func ReadJournal(from io.Reader, feed func(*Call) error) error {
 }
 
 func (l *journalLine) call() (Call, error) {
-	call := Call{At: l.At, ID: l.ID, Attempt: l.Attempt, Fence: l.Fence, Executed: l.Executed, Refused: l.Refused, Lost: l.Lost}
+	call := Call{At: l.At, ID: l.ID, Attempt: l.Attempt, Fence: l.Fence, Executed: l.Executed, Refused: l.Refused, Lost: l.Lost, Late: l.Late}
 	var err error
 	if call.Lane, call.Offset, err = ParseOrder(l.Order); err != nil {
 		return Call{}, err
@@ -88,7 +89,7 @@ func ParseOrder(text string) (lane int32, offset int64, err error) {
 func AppendJournal(b []byte, call *Call) ([]byte, error) {
 	line, err := json.Marshal(journalLine{
 		At: call.At, ID: call.ID, Order: fmt.Sprintf("%d:%d", call.Lane, call.Offset), Attempt: call.Attempt, Fence: call.Fence,
-		Body: hex.EncodeToString(call.Body[:]), Executed: call.Executed, Refused: call.Refused, Lost: call.Lost,
+		Body: hex.EncodeToString(call.Body[:]), Executed: call.Executed, Refused: call.Refused, Lost: call.Lost, Late: call.Late,
 	})
 	if err != nil {
 		return b, fmt.Errorf("write journal: %w", err)

@@ -89,7 +89,7 @@ func TestJournalIsWrittenAndRead(t *testing.T) {
 	t.Parallel()
 	want := []Call{
 		{At: time.Date(2026, 11, 23, 8, 0, 0, 5000, time.UTC), ID: "some id", Lane: 3, Offset: 42, Attempt: 2, Fence: 1 << 40, Body: [32]byte{1, 2}, Executed: true, Lost: true},
-		{At: time.Date(2026, 11, 23, 8, 0, 1, 0, time.UTC), ID: "other", Refused: true},
+		{At: time.Date(2026, 11, 23, 8, 0, 1, 0, time.UTC), ID: "other", Refused: true, Late: true},
 	}
 	var journal []byte
 	for i := range want {
