@@ -204,6 +204,7 @@ func TestEveryOtherAlertFollowsItsFault(t *testing.T) {
 		{"answers of the coordinator get lost", w.loseAnswers},
 		{"the database hangs", w.hangDatabase},
 		{"an endpoint is slow", w.slowEndpoint},
+		{"an endpoint may be called seldom", w.limitRate},
 		{"an effect is given up", w.giveUp},
 		{"a process has another configuration", w.differ},
 		{"no process is left", w.leaveNobody},
@@ -253,8 +254,25 @@ func (w *watchtower) hangDatabase(t *testing.T) {
 func (w *watchtower) slowEndpoint(t *testing.T) {
 	w.receiver.be(slow) // 32 calls a second, and 200 are asked for
 	w.prometheus.awaitFiring(t, "PawlDispatcherSaturated")
+	w.prometheus.awaitHolding(t, `job_sink_by:processor_outbox_saturated:ratio{sink="payments",by="concurrency"} >= 0.95`)
 	w.first(t, "PawlDispatcherSaturated", map[string]string{"ENDPOINT": "payments"}, "payments")
 	w.receiver.be(well)
+}
+
+// limitRate lets an endpoint be called less often than is asked for. It answers at once, so that hardly a call is under
+// way: that effects wait for the rate is seen by nothing but the time in which they do.
+func (w *watchtower) limitRate(t *testing.T) {
+	settings := w.processor.settings
+	w.processor.settings = append(slices.Clone(settings), "endpoints.payments.rate=20")
+	w.processor.kill()
+	w.restart(t)
+	w.prometheus.awaitFiring(t, "PawlDispatcherSaturated")
+	w.prometheus.awaitHolding(t, `job_sink_by:processor_outbox_saturated:ratio{sink="payments",by="rate"} >= 0.95
+		and on (job, sink) job_sink:processor_outbox_calls_saturation:ratio < 0.95`)
+	w.first(t, "PawlDispatcherSaturated", map[string]string{"ENDPOINT": "payments"}, "payments")
+	w.processor.settings = settings
+	w.processor.kill()
+	w.restart(t)
 }
 
 func (w *watchtower) giveUp(t *testing.T) {
@@ -306,20 +324,12 @@ func (w *watchtower) crashLoop(t *testing.T) {
 	w.processor.kill()
 	w.restart(t)
 	// The targets are read anew every few seconds; it is seen to live before it dies.
-	up := func() bool {
-		n, err := w.prometheus.series(`up{instance="` + w.processor.admin + `"} == 1`)
-		return err == nil && n == 1
-	}
-	testkit.WaitFor(t, alertTimeout, "the new target", up)
+	w.prometheus.awaitHolding(t, fmt.Sprintf("up{instance=%q} == 1", w.processor.admin))
 	for n := range 5 {
 		w.processor.kill()
 		w.processor.start(w.t)
 		w.processor.awaitAdmin(t)
-		seen := fmt.Sprintf("changes(process_start_time_seconds{instance=%q}[1m]) > %d", w.processor.admin, n)
-		testkit.WaitFor(t, alertTimeout, "a scrape of the new process", func() bool {
-			found, err := w.prometheus.series(seen)
-			return err == nil && found == 1
-		})
+		w.prometheus.awaitHolding(t, fmt.Sprintf("changes(process_start_time_seconds{instance=%q}[1m]) > %d", w.processor.admin, n))
 	}
 	w.prometheus.awaitFiring(t, "PawlCrashLoop")
 	w.first(t, "PawlCrashLoop", nil, w.application)

@@ -208,6 +208,15 @@ func (p *prometheus) awaitFiring(t *testing.T, names ...string) {
 	t.Logf("%v fired after %s; in all %v", names, time.Since(began).Round(100*time.Millisecond), firing)
 }
 
+// awaitHolding waits until an expression gives one series.
+func (p *prometheus) awaitHolding(t *testing.T, expr string) {
+	t.Helper()
+	testkit.WaitFor(t, alertTimeout, expr, func() bool {
+		n, err := p.series(expr)
+		return err == nil && n == 1
+	})
+}
+
 // awaitSilence waits until none fires but the given.
 func (p *prometheus) awaitSilence(t *testing.T, but ...string) {
 	t.Helper()
