@@ -19,6 +19,9 @@ const (
 	breakerLook     = time.Second     // how soon a lane asks an open breaker again
 )
 
+// burst is the time whose calls an endpoint with a rate may get at once: timers are coarser than high rates.
+const burst = 100 * time.Millisecond
+
 // bell wakes a lane. It never blocks, and rings that come together are one.
 type bell chan struct{}
 
@@ -95,8 +98,7 @@ type gate struct {
 func newGate(name string, endpoint Endpoint, slots *slots, changed func(Breaker)) *gate {
 	g := &gate{name: name, endpoint: endpoint, slots: slots, changed: changed, state: Closed, short: newShortage()}
 	if endpoint.Rate > 0 {
-		// A tenth of a second may come at once: timers are coarser than high rates.
-		g.limiter = rate.NewLimiter(rate.Limit(endpoint.Rate), max(1, int(math.Ceil(endpoint.Rate/10))))
+		g.limiter = rate.NewLimiter(rate.Limit(endpoint.Rate), max(1, int(math.Ceil(endpoint.Rate*burst.Seconds()))))
 	}
 	g.breaker = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
 		Name:        name,
@@ -178,7 +180,9 @@ func (g *gate) admit(now time.Time, who bell) (func(error), refusal) {
 		if wait := reservation.DelayFrom(now); wait > 0 {
 			reservation.CancelAt(now)
 			g.slots.give()
-			g.short.begin(ByRate, wait)
+			// Who comes late for a token has waited until then: in the time of a burst none is lost, so that the rate is
+			// what holds calls up even where timers take longer than the wait itself.
+			g.short.begin(ByRate, wait+burst)
 			return nil, refusal{again: wait}
 		}
 	}

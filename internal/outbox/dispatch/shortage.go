@@ -50,7 +50,7 @@ func (s *shortage) freed() {
 func (s *shortage) running(now time.Time) time.Duration {
 	took := max(0, now.Sub(s.since))
 	if s.most > 0 {
-		took = min(took, s.most) // who waits for a token asks again then, if he still wants it
+		took = min(took, s.most) // who waits for a token asks again before, if he still wants it
 	}
 	return took
 }
