@@ -263,7 +263,7 @@ func (w *watchtower) slowEndpoint(t *testing.T) {
 // way: that effects wait for the rate is seen by nothing but the time in which they do.
 func (w *watchtower) limitRate(t *testing.T) {
 	settings := w.processor.settings
-	w.processor.settings = append(slices.Clone(settings), "endpoints.payments.rate=20")
+	w.processor.settings = append(slices.Clone(settings), "endpoints.payments.rate=5")
 	w.processor.kill()
 	w.restart(t)
 	w.prometheus.awaitFiring(t, "PawlDispatcherSaturated")
