@@ -30,6 +30,10 @@ var table = map[string]rule{
 	// must not be aborted needs it.
 	"committed": {outside: []string{"kgo"}},
 
+	// Reading the control topic as far as it is written. A leaf, because txn, pause and audit keep their notes there and must
+	// not know each other; apart from kafka, whose topics have no such thing.
+	"control": {outside: []string{"kgo"}, tests: []string{"kfake"}},
+
 	// The nouns of the effect ledger, which its parts share and handlers have no use for. Beside message,
 	// so that ledger, ingest, dispatch and relay need not know each other.
 	"outbox": {inside: []string{"message"}},
@@ -79,7 +83,7 @@ var table = map[string]rule{
 	// the interface and the hooks that it declares itself. Its tests run the shipped handlers through
 	// it.
 	"txn": {
-		inside:  []string{"committed", "message"},
+		inside:  []string{"committed", "control", "message"},
 		outside: []string{"kgo", "kadm", "sync"},
 		tests:   []string{"handlers", "kfake"},
 	},
@@ -88,6 +92,7 @@ var table = map[string]rule{
 	// through what they declare themselves, because it is one mechanism for both; apart from kafka, because it is
 	// a format of ours and no matter of brokers.
 	"pause": {
+		inside:  []string{"control"},
 		outside: []string{"kgo"},
 		tests:   []string{"kfake"},
 	},
@@ -95,6 +100,7 @@ var table = map[string]rule{
 	// What operators ordered, in the control topic. Apart from pause, whose notes processes obey, and from the ledger, which
 	// an application without effects has not.
 	"audit": {
+		inside:  []string{"control"},
 		outside: []string{"kgo"},
 		tests:   []string{"kfake"},
 	},

@@ -19,17 +19,16 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"pawl/internal/control"
 )
 
 // Prefix begins the keys of orders in the control topic. A release that does not know them passes over them.
 const Prefix = "audit/"
 
 const (
-	format           = 1 // the only one that this release writes and reads
-	controlPartition = 0 // the control topic's only one
-	markPrefix       = "mark/audit-"
-	writeTimeout     = 5 * time.Second
-	metadataMinAge   = 50 * time.Millisecond // the default stalls for seconds after an everyday error
+	format       = 1 // the only one that this release writes and reads
+	writeTimeout = 5 * time.Second
 )
 
 // Result is what became of an order.
@@ -64,24 +63,19 @@ type Entry struct {
 }
 
 // Trail writes orders down and reads them. Its methods may be called one at a time.
-type Trail struct {
-	options []kgo.Opt
-	client  *kgo.Client
-	topic   string // the control topic
-}
+type Trail struct{ topic control.Topic }
 
 // Open makes a trail; Close it. Nothing is asked of the brokers yet.
 func Open(client []kgo.Opt, topic string) (*Trail, error) {
-	options := append(slices.Clone(client), kgo.MetadataMinAge(metadataMinAge))
-	opened, err := kgo.NewClient(append(slices.Clone(options), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0))...)
+	opened, err := control.Open(topic, client)
 	if err != nil {
 		return nil, fmt.Errorf("open the audit: %w", err)
 	}
-	return &Trail{options: options, client: opened, topic: topic}, nil
+	return &Trail{topic: opened}, nil
 }
 
 // Close ends the connections.
-func (t *Trail) Close() { t.client.Close() }
+func (t *Trail) Close() { t.topic.Client.Close() }
 
 // Begin writes an order down that is about to be carried out.
 func (t *Trail) Begin(ctx context.Context, order Order) (Entry, error) {
@@ -105,44 +99,37 @@ func (t *Trail) write(ctx context.Context, entry Entry) error {
 	if err != nil {
 		return fmt.Errorf("encode an order: %w", err)
 	}
-	_, err = t.produce(ctx, &kgo.Record{Topic: t.topic, Key: []byte(entry.key), Value: value})
-	return err
-}
-
-func (t *Trail) produce(ctx context.Context, r *kgo.Record) (offset int64, _ error) {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	if err := t.client.ProduceSync(ctx, r).FirstErr(); err != nil {
-		return 0, fmt.Errorf("write to control topic %s (needs the right Write on it): %w", t.topic, err)
+	return t.refused(t.topic.Client.ProduceSync(ctx, &kgo.Record{Topic: t.topic.Name, Key: []byte(entry.key), Value: value}).FirstErr())
+}
+
+// refused says what writing needs.
+func (t *Trail) refused(err error) error {
+	if err == nil {
+		return nil
 	}
-	return r.Offset, nil
+	return fmt.Errorf("write to control topic %s (needs the right Write on it): %w", t.topic.Name, err)
+}
+
+// mark may be in the way of nobody else's.
+func (t *Trail) mark(ctx context.Context) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	mark, err := t.topic.Mark(ctx, fmt.Sprintf("audit-%08x", rand.Uint32())) //nolint:gosec // it tells two readers apart
+	return mark, t.refused(err)
 }
 
 // Read gives the orders that were given since a moment, newest first, at most most of them where that is above 0. It is an
 // error of its own if some can't be read by this release: the others are given all the same.
 func (t *Trail) Read(ctx context.Context, since time.Time, most int) ([]Entry, error) {
-	// Whoever has read a mark has read all before it. Up to the end of the log would not do: where the last records were
-	// compacted away, no record ever shows that the end is reached.
-	mark, err := t.produce(ctx, &kgo.Record{Topic: t.topic, Key: fmt.Appendf(nil, "%s%08x", markPrefix, rand.Uint32())}) //nolint:gosec // a tombstone: compaction takes it away
+	mark, err := t.mark(ctx)
 	if err != nil {
 		return nil, err
 	}
-	reader, err := kgo.NewClient(append(slices.Clone(t.options),
-		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{t.topic: {controlPartition: kgo.NewOffset().AtStart()}}))...)
-	if err != nil {
-		return nil, fmt.Errorf("open a reader of control topic %s: %w", t.topic, err)
-	}
-	defer reader.Close()
 	found, unreadable := map[string]Entry{}, map[string]error{}
-	for next := int64(0); next <= mark; {
-		fetches := reader.PollFetches(ctx)
-		if err := fetches.Err(); err != nil {
-			return nil, fmt.Errorf("read control topic %s: %w", t.topic, err)
-		}
-		fetches.EachRecord(func(r *kgo.Record) {
-			next = r.Offset + 1
-			take(r, found, unreadable)
-		})
+	if err := t.topic.Read(ctx, mark, func(r *kgo.Record) { take(r, found, unreadable) }); err != nil {
+		return nil, err
 	}
 	var entries []Entry
 	for _, entry := range found {
@@ -156,7 +143,7 @@ func (t *Trail) Read(ctx context.Context, since time.Time, most int) ([]Entry, e
 	}
 	var errs []error
 	for key, err := range unreadable {
-		errs = append(errs, fmt.Errorf("order %s in %s: %w: use the release that wrote it, or a later one", key, t.topic, err))
+		errs = append(errs, fmt.Errorf("order %s in %s: %w: use the release that wrote it, or a later one", key, t.topic.Name, err))
 	}
 	return entries, errors.Join(errs...)
 }

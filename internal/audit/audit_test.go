@@ -16,17 +16,17 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const control = "shop.control"
+const controlTopic = "shop.control"
 
 func open(t *testing.T) (*Trail, *kgo.Client, *kfake.Cluster) {
 	t.Helper()
-	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, control))
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, controlTopic))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(cluster.Close)
 	options := []kgo.Opt{kgo.SeedBrokers(cluster.ListenAddrs()...)}
-	trail, err := Open(options, control)
+	trail, err := Open(options, controlTopic)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func TestOrdersAreRemembered(t *testing.T) {
 	}
 	// What others write there is theirs.
 	for _, r := range []*kgo.Record{{Key: []byte("pause/input"), Value: []byte("{}")}, {Key: []byte("suspect/x"), Value: []byte("no JSON")}} {
-		r.Topic = control
+		r.Topic = controlTopic
 		if err := client.ProduceSync(ctx, r).FirstErr(); err != nil {
 			t.Fatal(err)
 		}
@@ -107,7 +107,7 @@ func TestOrderOfALaterReleaseIsTold(t *testing.T) {
 	if _, err := trail.Begin(ctx, Order{Action: "drain"}); err != nil {
 		t.Fatal(err)
 	}
-	if err := client.ProduceSync(ctx, &kgo.Record{Topic: control, Key: []byte(Prefix + "later"), Value: []byte(`{"format":2}`)}).FirstErr(); err != nil {
+	if err := client.ProduceSync(ctx, &kgo.Record{Topic: controlTopic, Key: []byte(Prefix + "later"), Value: []byte(`{"format":2}`)}).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
 	got, err := trail.Read(ctx, time.Time{}, 0)
@@ -128,7 +128,7 @@ func TestOrdersOfOneMomentAreTwoAndAMissingRightIsNamed(t *testing.T) {
 	if got, err := trail.Read(ctx, time.Time{}, 0); err != nil || len(got) != 20 {
 		t.Errorf("%d orders, %v, want 20", len(got), err)
 	}
-	fault := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: control, Err: kerr.TopicAuthorizationFailed, Count: -1})
+	fault := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: controlTopic, Err: kerr.TopicAuthorizationFailed, Count: -1})
 	if _, err := trail.Begin(ctx, Order{Action: "drain"}); err == nil || !strings.Contains(err.Error(), "right Write") || fault.Hits() == 0 {
 		t.Errorf("without the right: %v after %d faults", err, fault.Hits())
 	}

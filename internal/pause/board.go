@@ -2,7 +2,6 @@ package pause
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -11,16 +10,14 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"pawl/internal/control"
 )
 
 const (
-	// controlPartition is the control topic's only one; a record's zero value names it.
-	controlPartition = 0
-	markPrefix       = "mark/"
-	metadataMinAge   = 50 * time.Millisecond // as in a lane: the default stalls for seconds after an everyday error
-	writeTimeout     = 10 * time.Second
-	againMin         = 50 * time.Millisecond
-	againMax         = 2 * time.Second
+	writeTimeout = 10 * time.Second
+	againMin     = 50 * time.Millisecond
+	againMax     = 2 * time.Second
 	// lookEvery is the time between two looks at the clock while something ends by itself: a clock may be set.
 	lookEvery = time.Second
 )
@@ -78,7 +75,7 @@ type state struct {
 // Board follows the notes. Its methods may be called from any goroutine.
 type Board struct {
 	config Config
-	client *kgo.Client // plain, to write with
+	topic  control.Topic
 
 	mu      sync.Mutex
 	state   state
@@ -88,19 +85,18 @@ type Board struct {
 
 // Open makes a board; Close it. Nothing is read before Run.
 func Open(config Config) (*Board, error) {
-	client, err := kgo.NewClient(append(slices.Clone(config.Client), kgo.MetadataMinAge(metadataMinAge),
-		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0))...)
+	topic, err := control.Open(config.Topic, config.Client)
 	if err != nil {
 		return nil, fmt.Errorf("open the notes about pauses: %w", err)
 	}
 	return &Board{
-		config: config, client: client,
+		config: config, topic: topic,
 		state: state{moved: make(chan struct{})}, changed: make(chan struct{}), ready: make(chan struct{}),
 	}, nil
 }
 
 // Close is for after Run.
-func (b *Board) Close() { b.client.Close() }
+func (b *Board) Close() { b.topic.Client.Close() }
 
 // Run follows the notes until ctx ends, and returns nil. What was in force stays in force while the brokers are away.
 func (b *Board) Run(ctx context.Context) error {
@@ -169,16 +165,14 @@ func (b *Board) Refresh(ctx context.Context) error {
 	}
 }
 
-// mark writes a record without meaning and returns its offset: whoever has read it has read all before it. Up to the end
-// of the log would not do: where the last records were compacted away, no record ever shows that the end is reached.
 func (b *Board) mark(ctx context.Context) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	mark := &kgo.Record{Topic: b.config.Topic, Key: []byte(markPrefix + b.config.Reader)} // a tombstone: compaction takes it away
-	if err := b.client.ProduceSync(ctx, mark).FirstErr(); err != nil {
+	mark, err := b.topic.Mark(ctx, b.config.Reader)
+	if err != nil {
 		return 0, fmt.Errorf("write a mark to control topic %s: %w", b.config.Topic, err)
 	}
-	return mark.Offset, nil
+	return mark, nil
 }
 
 // Write gives a word about a target. It is in force for all when it returns, and known to them a moment later.
@@ -190,7 +184,7 @@ func (b *Board) Write(ctx context.Context, target Target, note Note) error {
 		return err
 	}
 	record := &kgo.Record{Topic: b.config.Topic, Key: []byte(Prefix + string(target)), Value: value}
-	if err := b.client.ProduceSync(ctx, record).FirstErr(); err != nil {
+	if err := b.topic.Client.ProduceSync(ctx, record).FirstErr(); err != nil {
 		return fmt.Errorf("write a note about %s to control topic %s: %w", target, b.config.Topic, err)
 	}
 	return nil
@@ -204,52 +198,34 @@ func (b *Board) follow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	reader, err := kgo.NewClient(append(slices.Clone(b.config.Client), kgo.MetadataMinAge(metadataMinAge),
-		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{b.config.Topic: {controlPartition: kgo.NewOffset().AtStart()}}))...)
+	reader, err := b.topic.Follow()
 	if err != nil {
-		return fmt.Errorf("open a reader of control topic %s: %w", b.config.Topic, err)
+		return err
 	}
 	defer reader.Close()
 	n := notes{found: map[Target]Note{}, bad: map[string]bool{}}
 	for {
-		fetches := n.poll(ctx, reader)
+		err := n.poll(ctx, reader, b.config.Hooks.Ignored)
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err := failure(fetches); err != nil {
-			return fmt.Errorf("read control topic %s: %w", b.config.Topic, err)
+		if err != nil {
+			return err
 		}
-		fetches.EachRecord(func(r *kgo.Record) {
-			n.next = r.Offset + 1
-			if bad := n.take(r); bad != nil {
-				hook(b.config.Hooks.Ignored, *bad)
-			}
-		})
-		if n.next > mark {
-			b.publish(&n, time.Now())
+		if reader.Next() > mark {
+			b.publish(&n, reader.Next(), time.Now())
 		}
 	}
-}
-
-// failure leaves out that a poll was not to wait longer.
-func failure(fetches kgo.Fetches) error {
-	for _, failed := range fetches.Errors() {
-		if !errors.Is(failed.Err, context.DeadlineExceeded) && !errors.Is(failed.Err, context.Canceled) {
-			return failed.Err
-		}
-	}
-	return nil
 }
 
 // notes are those that one reader has seen.
 type notes struct {
 	found map[Target]Note
 	bad   map[string]bool // keys whose newest note can't be read
-	next  int64
 }
 
-// poll waits for records, but no longer than until it is worth looking at the clock.
-func (n *notes) poll(ctx context.Context, reader *kgo.Client) kgo.Fetches {
+// poll takes what comes next, but waits no longer than until it is worth looking at the clock.
+func (n *notes) poll(ctx context.Context, reader *control.Reader, ignored func(Ignored)) error {
 	wait := time.Duration(0)
 	for _, note := range n.found {
 		if left := max(time.Millisecond, time.Until(note.Until)); note.Paused && !note.Until.IsZero() && (wait == 0 || left < wait) {
@@ -261,7 +237,11 @@ func (n *notes) poll(ctx context.Context, reader *kgo.Client) kgo.Fetches {
 		ctx, cancel = context.WithTimeout(ctx, min(lookEvery, wait))
 		defer cancel()
 	}
-	return reader.PollFetches(ctx)
+	return reader.Poll(ctx, func(r *kgo.Record) {
+		if bad := n.take(r); bad != nil {
+			hook(ignored, *bad)
+		}
+	})
 }
 
 // take notes a record, or says why it is passed over. What stood there before it goes with it: it is not the newest word.
@@ -294,7 +274,7 @@ func (n *notes) inForce(now time.Time) Set {
 }
 
 // publish makes known what is in force. Who waits for the news is told last: what is told by then is obeyed.
-func (b *Board) publish(n *notes, now time.Time) {
+func (b *Board) publish(n *notes, next int64, now time.Time) {
 	was, set := b.Set(), n.inForce(now)
 	different := !maps.Equal(was, set)
 	if different || !b.isReady() {
@@ -312,7 +292,7 @@ func (b *Board) publish(n *notes, now time.Time) {
 		b.changed = make(chan struct{})
 		b.mu.Unlock()
 	}
-	b.move(func(s *state) { s.next, s.ignored = n.next, len(n.bad) })
+	b.move(func(s *state) { s.next, s.ignored = next, len(n.bad) })
 	if !b.isReady() {
 		close(b.ready)
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"pawl/internal/control"
 	"pawl/internal/message"
 )
 
@@ -232,7 +233,7 @@ func (w *world) suspects() map[string]suspect {
 		w.t.Fatal(err)
 	}
 	defer client.Close()
-	found, err := (&control{client: client, opts: w.config.Client, topic: controlTopic, reader: "test"}).read(w.t.Context())
+	found, err := (&memory{topic: control.Topic{Name: controlTopic, Client: client, Options: w.config.Client}, reader: "test"}).read(w.t.Context())
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -97,7 +97,7 @@ func TestRule1RecordsOfTwoEpochsAreNotCommitted(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
 				w := newVirtualWorld(t, 1)
-				l := newLane(w.config, 0, 1, w.client, newControl(w), nil)
+				l := newLane(w.config, 0, 1, w.client, newMemory(w), nil)
 				session, err := openSession(t.Context(), w.config, 0, w.client, nil, l.begin())
 				w.must(err)
 				defer session.Close()

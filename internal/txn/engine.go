@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"pawl/internal/control"
 	"pawl/internal/message"
 )
 
@@ -79,7 +80,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	if err != nil {
 		return ignoreEnd(ctx, err)
 	}
-	memory := &control{client: plain, opts: opts, topic: c.ControlTopic, reader: c.Application + "." + c.Instance}
+	memory := &memory{topic: control.Topic{Name: c.ControlTopic, Client: plain, Options: opts}, reader: c.Application + "." + c.Instance}
 	partitions := 0
 	for _, n := range c.known {
 		partitions += n

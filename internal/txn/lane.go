@@ -53,7 +53,7 @@ type lane struct {
 	state    LaneStatus
 }
 
-// suspectStore is the memory that outlives the process; control is the real one.
+// suspectStore outlives the process; memory is the real one.
 type suspectStore interface {
 	read(ctx context.Context) (map[string]suspect, error)
 	write(ctx context.Context, suspects map[string]suspect) error

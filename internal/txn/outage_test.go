@@ -285,7 +285,7 @@ func TestRule7HuntEndsWithAHaltedPartition(t *testing.T) {
 		w.produce(0, numbers(0, 20)...)
 		w.produce(1, numbers(1000, 2000)...)
 		notes := map[string]suspect{suspectKey(w.topicID(inTopic), 0): {Offset: 0, Until: 21, Crashes: crashesMax + aloneMax, Alone: aloneMax}}
-		if err := newControl(w).write(t.Context(), notes); err != nil {
+		if err := newMemory(w).write(t.Context(), notes); err != nil {
 			t.Fatal(err)
 		}
 		r := w.run()

@@ -202,7 +202,7 @@ func TestRule7HuntDoesNotWaitForAPausedPartition(t *testing.T) {
 		w.produce(0, numbers(0, 20)...)
 		w.produce(1, numbers(20, 220)...)
 		key := suspectKey(w.topicID(inTopic), 0)
-		control := newControl(w)
+		control := newMemory(w)
 		if err := control.write(context.Background(), map[string]suspect{key: {Offset: 0, Until: 20, Crashes: crashesMax}}); err != nil {
 			t.Fatal(err)
 		}

@@ -528,7 +528,7 @@ func TestRule7HuntReadsOnlySuspects(t *testing.T) {
 	w := newWorld(t, 2)
 	w.produce(0, numbers(0, 50)...)
 	w.produce(1, numbers(1000, 3000)...)
-	control := newControl(w)
+	control := newMemory(w)
 	key := suspectKey(w.topicID(inTopic), 0)
 	if err := control.write(context.Background(), map[string]suspect{key: {Offset: 0, Until: 50, Crashes: crashesMax}}); err != nil {
 		t.Fatal(err)

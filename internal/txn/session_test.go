@@ -108,7 +108,7 @@ func producedTo(request kmsg.Request, topic string) string {
 func TestRule2SessionThatCannotBeginIsDiscarded(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		w := newVirtualWorld(t, 1)
-		l := newLane(w.config, 0, 1, w.client, newControl(w), nil)
+		l := newLane(w.config, 0, 1, w.client, newMemory(w), nil)
 		session, err := openSession(t.Context(), w.config, 0, w.client, nil, l.begin())
 		if err != nil {
 			t.Fatal(err)

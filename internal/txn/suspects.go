@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"pawl/internal/control"
 )
 
 // suspect is what the control topic remembers of the first batch that an owner takes from a
@@ -42,9 +44,6 @@ func (s suspect) at(offset int64) suspect {
 const (
 	suspectFormat = 1
 	suspectPrefix = "suspect/"
-	markPrefix    = "mark/"
-	// controlPartition is the control topic's only one; a record's zero value names it.
-	controlPartition = 0
 	// crashesMax is the number of deaths that are written down before the hunt begins. The death of an
 	// owner in its steady state is not among them: nothing was suspected then.
 	crashesMax = countedMax
@@ -55,13 +54,11 @@ const (
 	controlReadMax = 30 * time.Second
 )
 
-// control keeps suspects in the control topic. It has clients of its own: what it writes must stay
+// memory keeps suspects in the control topic. It has clients of its own: what it writes must stay
 // when the lane's transaction is aborted.
-type control struct {
-	client *kgo.Client // plain, idempotent; shared by the lanes
-	opts   []kgo.Opt   // to make a reader with
-	topic  string
-	reader string // names this process among the readers
+type memory struct {
+	topic  control.Topic // its client is shared by the lanes
+	reader string        // names this process among the readers
 }
 
 func suspectKey(topicID [16]byte, partition int32) string {
@@ -70,48 +67,35 @@ func suspectKey(topicID [16]byte, partition int32) string {
 
 // read returns all suspects by key. Unknown formats are an error: a newer release wrote them, and
 // guessing could run a deadly record again.
-//
-// It reads up to a mark of its own. Up to the end of the log would not do: where the last records
-// were compacted away, no record ever comes that shows the reader to be there.
-func (c *control) read(ctx context.Context) (map[string]suspect, error) {
+func (m *memory) read(ctx context.Context) (map[string]suspect, error) {
 	ctx, cancel := context.WithTimeout(ctx, controlReadMax)
 	defer cancel()
-	mark := &kgo.Record{Topic: c.topic, Key: []byte(markPrefix + c.reader)} // a tombstone: compaction takes it away
-	if err := c.client.ProduceSync(ctx, mark).FirstErr(); err != nil {
-		return nil, fmt.Errorf("read control topic %s: write a mark: %w", c.topic, err)
+	mark, err := m.topic.Mark(ctx, m.reader)
+	if err != nil {
+		return nil, fmt.Errorf("read control topic %s: write a mark: %w", m.topic.Name, err)
 	}
 	found := map[string]suspect{}
-	reader, err := kgo.NewClient(append(append([]kgo.Opt(nil), c.opts...),
-		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{c.topic: {controlPartition: kgo.NewOffset().AtStart()}}))...)
-	if err != nil {
-		return nil, fmt.Errorf("read control topic %s: open reader: %w", c.topic, err)
-	}
-	defer reader.Close()
-	for read := false; !read; {
-		fetches := reader.PollFetches(ctx)
-		if err := fetches.Err(); err != nil {
-			return nil, fmt.Errorf("read control topic %s: %w", c.topic, err)
+	var bad error
+	err = m.topic.Read(ctx, mark, func(r *kgo.Record) {
+		if !strings.HasPrefix(string(r.Key), suspectPrefix) {
+			return
 		}
-		var bad error
-		fetches.EachRecord(func(r *kgo.Record) {
-			read = read || r.Offset >= mark.Offset
-			if !strings.HasPrefix(string(r.Key), suspectPrefix) {
-				return
-			}
-			if r.Value == nil {
-				delete(found, string(r.Key))
-				return
-			}
-			s, err := readSuspect(r.Value)
-			if err != nil {
-				bad = errors.Join(bad, fmt.Errorf("offset %d: %w", r.Offset, err))
-				return
-			}
-			found[string(r.Key)] = s
-		})
-		if bad != nil {
-			return nil, fmt.Errorf("read control topic %s: %w", c.topic, bad)
+		if r.Value == nil {
+			delete(found, string(r.Key))
+			return
 		}
+		s, err := readSuspect(r.Value)
+		if err != nil {
+			bad = errors.Join(bad, fmt.Errorf("offset %d: %w", r.Offset, err))
+			return
+		}
+		found[string(r.Key)] = s
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case bad != nil:
+		return nil, fmt.Errorf("read control topic %s: %w", m.topic.Name, bad)
 	}
 	return found, nil
 }
@@ -128,7 +112,7 @@ func readSuspect(value []byte) (suspect, error) {
 }
 
 // write stores suspects and returns when they are on the brokers.
-func (c *control) write(ctx context.Context, suspects map[string]suspect) error {
+func (m *memory) write(ctx context.Context, suspects map[string]suspect) error {
 	records := make([]*kgo.Record, 0, len(suspects))
 	for key, s := range suspects {
 		s.Format = suspectFormat
@@ -136,10 +120,10 @@ func (c *control) write(ctx context.Context, suspects map[string]suspect) error 
 		if err != nil {
 			return fmt.Errorf("encode suspect: %w", err)
 		}
-		records = append(records, &kgo.Record{Topic: c.topic, Key: []byte(key), Value: value})
+		records = append(records, &kgo.Record{Topic: m.topic.Name, Key: []byte(key), Value: value})
 	}
-	if err := c.client.ProduceSync(ctx, records...).FirstErr(); err != nil {
-		return fmt.Errorf("write control topic %s: %w", c.topic, err)
+	if err := m.topic.Client.ProduceSync(ctx, records...).FirstErr(); err != nil {
+		return fmt.Errorf("write control topic %s: %w", m.topic.Name, err)
 	}
 	return nil
 }

@@ -7,28 +7,30 @@ import (
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"pawl/internal/control"
 )
 
-func newControl(w *world) *control {
+func newMemory(w *world) *memory {
 	w.t.Helper()
 	client, err := kgo.NewClient(append(w.config.Client, kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(client.Close)
-	return &control{client: client, opts: w.config.Client, topic: controlTopic, reader: "app.one"}
+	return &memory{topic: control.Topic{Name: controlTopic, Client: client, Options: w.config.Client}, reader: "app.one"}
 }
 
 func TestSuspectsAreReadBackBesideWhatOthersWrite(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 1)
-	c := newControl(w)
+	m := newMemory(w)
 	ctx := context.Background()
-	if found, err := c.read(ctx); err != nil || len(found) != 0 {
+	if found, err := m.read(ctx); err != nil || len(found) != 0 {
 		t.Fatalf("an empty topic gave %v, %v", found, err)
 	}
 	want := suspect{Format: suspectFormat, Offset: 7, Until: 20, Crashes: 2, Alone: 1}
-	if err := c.write(ctx, map[string]suspect{"suspect/x/0": {Offset: 1}, "suspect/x/1": want}); err != nil {
+	if err := m.write(ctx, map[string]suspect{"suspect/x/0": {Offset: 1}, "suspect/x/1": want}); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.client.ProduceSync(ctx,
@@ -37,7 +39,7 @@ func TestSuspectsAreReadBackBesideWhatOthersWrite(t *testing.T) {
 	).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
-	found, err := c.read(ctx)
+	found, err := m.read(ctx)
 	if err != nil || len(found) != 1 || found["suspect/x/1"] != want {
 		t.Errorf("read %+v, %v; want only %+v", found, err, want)
 	}
@@ -54,9 +56,9 @@ func TestSuspectsAreReadBeforeAHole(t *testing.T) {
 	if err := w.cluster.CreateTopic(controlTopic, 1, map[string]string{"cleanup.policy": "compact", "delete.retention.ms": "0"}); err != nil {
 		t.Fatal(err)
 	}
-	c := newControl(w)
+	m := newMemory(w)
 	ctx := context.Background()
-	if err := c.write(ctx, map[string]suspect{"suspect/x/1": {Offset: 7}}); err != nil {
+	if err := m.write(ctx, map[string]suspect{"suspect/x/1": {Offset: 7}}); err != nil {
 		t.Fatal(err)
 	}
 	for range 3 {
@@ -65,7 +67,7 @@ func TestSuspectsAreReadBeforeAHole(t *testing.T) {
 		}
 		w.cluster.Compact()
 	}
-	if found, err := c.read(ctx); err != nil || found["suspect/x/1"].Offset != 7 {
+	if found, err := m.read(ctx); err != nil || found["suspect/x/1"].Offset != 7 {
 		t.Errorf("read %+v, %v", found, err)
 	}
 }
@@ -73,12 +75,12 @@ func TestSuspectsAreReadBeforeAHole(t *testing.T) {
 func TestSuspectsOfANewerFormatStopTheLane(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 1)
-	c := newControl(w)
+	m := newMemory(w)
 	ctx := context.Background()
 	if err := w.client.ProduceSync(ctx, &kgo.Record{Topic: controlTopic, Key: []byte("suspect/x/0"), Value: []byte(`{"format":2}`)}).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.read(ctx); err == nil || !strings.Contains(err.Error(), "format 2") {
+	if _, err := m.read(ctx); err == nil || !strings.Contains(err.Error(), "format 2") {
 		t.Errorf("read gave %v, want an error that names format 2", err)
 	}
 }

@@ -223,7 +223,7 @@ func TestRule7TwoTimesAccuseNobody(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		w := newVirtualWorld(t, 1)
 		note := suspect{Offset: 0, Until: 10, Crashes: 2}
-		if err := newControl(w).write(t.Context(), map[string]suspect{suspectKey(w.topicID(inTopic), 0): note}); err != nil {
+		if err := newMemory(w).write(t.Context(), map[string]suspect{suspectKey(w.topicID(inTopic), 0): note}); err != nil {
 			t.Fatal(err)
 		}
 		var failed atomic.Int64
@@ -287,7 +287,7 @@ func TestRule7HuntGoesOnAfterARestart(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		w := newVirtualWorld(t, 1)
 		key := suspectKey(w.topicID(inTopic), 0)
-		if err := newControl(w).write(t.Context(), map[string]suspect{key: {Offset: 0, Until: 10, Crashes: crashesMax}}); err != nil {
+		if err := newMemory(w).write(t.Context(), map[string]suspect{key: {Offset: 0, Until: 10, Crashes: crashesMax}}); err != nil {
 			t.Fatal(err)
 		}
 		working := make(chan struct{})
@@ -373,7 +373,7 @@ func TestRule7OneDeathAloneConvictsNobody(t *testing.T) {
 		w := newVirtualWorld(t, 1)
 		w.produce(0, numbers(0, 10)...)
 		note := suspect{Offset: 0, Until: 10, Crashes: crashesMax + 1, Alone: 1}
-		if err := newControl(w).write(t.Context(), map[string]suspect{suspectKey(w.topicID(inTopic), 0): note}); err != nil {
+		if err := newMemory(w).write(t.Context(), map[string]suspect{suspectKey(w.topicID(inTopic), 0): note}); err != nil {
 			t.Fatal(err)
 		}
 		r := w.run()
