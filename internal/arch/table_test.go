@@ -28,7 +28,7 @@ var table = map[string]rule{
 
 	// Records that the log says are committed, out of those that a broker says are. A leaf, because whoever reads what
 	// must not be aborted needs it.
-	"committed": {outside: []string{"kgo"}},
+	"committed": {outside: []string{"kgo", "kadm"}, tests: []string{"kfake"}},
 
 	// Reading the control topic as far as it is written. A leaf, because txn, pause and audit keep their notes there and must
 	// not know each other; apart from kafka, whose topics have no such thing.

@@ -301,3 +301,14 @@ func (r *run) reopen(ctx context.Context) error {
 	r.settled(done)
 	return nil
 }
+
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-timer.C:
+		return nil
+	}
+}

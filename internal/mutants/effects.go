@@ -27,6 +27,12 @@ var effects = []Mutant{
 		Killers: []string{"TestFilterHoldsNoMoreThanItMay"},
 	},
 	{
+		Name: "scan-ends-when-throttled", File: "internal/committed/scan.go",
+		Old: "nothing: response.ThrottleMillis == 0}", New: "nothing: true}",
+		Rule: "an answer of a broker that throttles does not show the end of the log", Harm: "dead letters, or what was told, are taken for fewer than they are",
+		Killers: []string{"TestScanEndsWithAnAnswerWithNothing"},
+	},
+	{
 		Name: "append-without-compare-and-set", File: "internal/outbox/ledger/ledgertest/memory.go",
 		Old: "if !l.known || l.next != batch.Base || l.topicID != batch.TopicID {", New: "if !l.known {",
 		Rule: "a batch is added only where the ledger stands at its base", Harm: "two ingesters of one lane add every effect twice",
@@ -294,10 +300,10 @@ var telling = []Mutant{
 		Killers: []string{"TestLostProgressTellsNothingTwice"},
 	},
 	{
-		Name: "relay-reads-aborted-progress", File: "internal/outbox/relay/read.go",
-		Old: "range filter.Add(read.Records) {", New: "range read.Records {",
+		Name: "relay-reads-aborted-progress", File: "internal/committed/scan.go",
+		Old: "pass(filter.Add(answer.records), to, visit)", New: "pass(answer.records, to, visit)",
 		Rule: "only committed progress counts", Harm: "events of an aborted transaction are never told",
-		Killers: []string{"TestFenceDecidesWhatADeadRelayLeftOpen"},
+		Killers: []string{"TestFenceDecidesWhatADeadRelayLeftOpen"}, In: "internal/outbox/relay",
 	},
 	{
 		Name: "older-relay-never-gives-up", File: "internal/outbox/relay/lane.go",
