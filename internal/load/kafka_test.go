@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -298,6 +299,94 @@ func TestReaderStartsWhereItWasOpened(t *testing.T) {
 		}
 		if reader.Records() != reader.config.Count || reader.Report().FromCall.Count != reader.config.Count {
 			t.Errorf("delivered %+v, want %d", reader.Report(), reader.config.Count)
+		}
+	}
+}
+
+// A broker that lists nothing of what was aborted, and does not even hold back what is open, misleads neither Scan nor
+// a Reader: the markers decide, also that of a transaction which is too large to be held until it comes.
+func TestWhatIsCommittedTheMarkersSay(t *testing.T) {
+	t.Parallel()
+	const count, bytes = 64, 1 << 19
+	broker, options := openBroker(t, "in", 1)
+	var asked atomic.Int64
+	broker.ControlKey(int16(kmsg.Fetch), func(request kmsg.Request) (kmsg.Response, error, bool) {
+		broker.KeepControl()
+		request.(*kmsg.FetchRequest).IsolationLevel = 0 //nolint:forcetypeassert // the key says so
+		asked.Add(1)
+		return nil, nil, false
+	})
+	connect := func(id string) *kgo.Client {
+		client, err := kgo.NewClient(append(slices.Clone(options), kgo.TransactionalID(id), kgo.DefaultProduceTopic("in"))...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(client.Close)
+		return client
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	produce := func(client *kgo.Client, key string) {
+		t.Helper()
+		must(client.ProduceSync(t.Context(), &kgo.Record{Key: []byte(key), Value: make([]byte, bytes)}).FirstErr())
+	}
+	slow, quick := connect("slow"), connect("quick")
+	want := []string{"slow"}
+	must(slow.BeginTransaction())
+	produce(slow, "slow")
+	for n := range count {
+		end, key := kgo.TransactionEndTry(n%8 > 0), strconv.Itoa(n)
+		must(quick.BeginTransaction())
+		produce(quick, key)
+		must(quick.EndTransaction(t.Context(), end))
+		if end {
+			want = append(want, key)
+		}
+	}
+	must(slow.EndTransaction(t.Context(), kgo.TryCommit))
+
+	var scanned, read []string
+	must(Scan(t.Context(), options, []string{"in"}, func(r *kgo.Record) { scanned = append(scanned, string(r.Key)) }))
+	var times []time.Time
+	reader, err := OpenReader(t.Context(), ReaderConfig{
+		Options: options, Topics: []string{"in"}, FromStart: true, Count: int64(len(want)), Stamp: StampTimestamp,
+		Delivered: func(r *kgo.Record, at time.Time) { read, times = append(read, string(r.Key)), append(times, at) },
+	})
+	must(err)
+	defer reader.Close()
+	must(reader.Run(t.Context()))
+	for name, got := range map[string][]string{"scan": scanned, "reader": read} {
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %v, want %v", name, got, want)
+		}
+	}
+	if !slices.IsSortedFunc(times, time.Time.Compare) || asked.Load() == 0 {
+		t.Errorf("delivered at %v, after %d fetches", times, asked.Load())
+	}
+}
+
+// What is delivered with its marker counts from when it came, also where it was read twice until then.
+func TestRecordsCountFromWhenTheyCame(t *testing.T) {
+	t.Parallel()
+	var in inbox
+	at := func(offset int64) *kgo.Record { return &kgo.Record{Offset: offset} }
+	first := time.Now()
+	second, third := first.Add(time.Second), first.Add(2*time.Second)
+	in.arrived([]*kgo.Record{at(3), at(4)}, first)
+	in.arrived(nil, second)
+	in.arrived([]*kgo.Record{at(7), at(8)}, second)
+	in.arrived([]*kgo.Record{at(3), at(4), at(7)}, third)
+	in.arrived([]*kgo.Record{at(8), at(9)}, third)
+	for _, want := range []struct {
+		offset int64
+		at     time.Time
+	}{{3, first}, {4, first}, {8, second}, {9, third}} {
+		if got := in.came(at(want.offset)); got != want.at {
+			t.Errorf("offset %d came at %s, want %s", want.offset, got, want.at)
 		}
 	}
 }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"pawl/internal/committed"
 )
 
 // ReaderConfig is what a Reader needs.
@@ -40,9 +42,13 @@ func StampTimestamp(record *kgo.Record) (scheduled, called time.Time, ok bool) {
 
 // Reader takes delivery of committed records and measures how long they took from schedule and from
 // produce call. Producer and Reader must run on one machine: they compare its clock with itself.
+//
+// A record's time is when a read_committed reader has it, but it counts only with its marker: the broker's word that it
+// is committed may be wrong (package committed).
 type Reader struct {
 	config      ReaderConfig
 	client      *kgo.Client
+	inboxes     map[partition]*inbox
 	records     atomic.Int64
 	bytes       int64
 	unstamped   int64
@@ -73,6 +79,7 @@ func OpenReader(ctx context.Context, config ReaderConfig) (*Reader, error) {
 	}
 	client, err := kgo.NewClient(append(slices.Clip(config.Options),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.KeepControlRecords(),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 	)...)
 	if err != nil {
@@ -98,7 +105,7 @@ func OpenReader(ctx context.Context, config ReaderConfig) (*Reader, error) {
 		partitions[position.Topic][position.Partition] = kgo.NewOffset().At(position.Offset)
 	})
 	client.AddConsumePartitions(partitions)
-	return &Reader{config: config, client: client}, nil
+	return &Reader{config: config, client: client, inboxes: map[partition]*inbox{}}, nil
 }
 
 // Run takes delivery until Count records have come or ctx ends; both return nil. It may be called once.
@@ -112,9 +119,36 @@ func (r *Reader) Run(ctx context.Context) error {
 		if err := fetches.Err(); err != nil {
 			return fmt.Errorf("read %v: %w", r.config.Topics, err)
 		}
-		fetches.EachRecord(func(record *kgo.Record) { r.deliver(record, at) })
+		fetches.EachPartition(func(p kgo.FetchTopicPartition) { r.take(partition{p.Topic, p.Partition}, p.Records, at) })
+		r.again()
 	}
 	return nil
+}
+
+// take delivers what is known to be committed by now.
+func (r *Reader) take(from partition, records []*kgo.Record, at time.Time) {
+	in := r.inboxes[from]
+	if in == nil {
+		in = &inbox{}
+		r.inboxes[from] = in
+	}
+	in.arrived(records, at)
+	for _, record := range in.filter.Add(records) {
+		if came := in.came(record); !record.Attrs.IsControl() {
+			r.deliver(record, came)
+		}
+	}
+}
+
+// again goes back in partitions where more waited for its markers than can be held. It runs between two polls, so that
+// nothing of what was read ahead is taken for what is read again.
+func (r *Reader) again() {
+	for of, in := range r.inboxes {
+		if next, again := in.filter.Again(); again {
+			r.client.RemoveConsumePartitions(map[string][]int32{of.topic: {of.index}})
+			r.client.AddConsumePartitions(map[string]map[int32]kgo.Offset{of.topic: {of.index: kgo.NewOffset().At(next)}})
+		}
+	}
 }
 
 func (r *Reader) deliver(record *kgo.Record, at time.Time) {
@@ -133,6 +167,37 @@ func (r *Reader) deliver(record *kgo.Record, at time.Time) {
 		r.config.Delivered(record, at)
 	}
 	r.records.Add(1)
+}
+
+// inbox is what has come of one partition and waits for its markers.
+type inbox struct {
+	filter   committed.Filter
+	arrivals []arrival // in order
+}
+
+// arrival is when all before an offset had come that had not come earlier.
+type arrival struct {
+	next int64
+	at   time.Time
+}
+
+// arrived notes records. Those that are read a second time came when they came first.
+func (i *inbox) arrived(records []*kgo.Record, at time.Time) {
+	if len(records) == 0 {
+		return
+	}
+	next := records[len(records)-1].Offset + 1
+	if n := len(i.arrivals); n == 0 || i.arrivals[n-1].next < next {
+		i.arrivals = append(i.arrivals, arrival{next, at})
+	}
+}
+
+// came tells when a record did. It must be asked in the order of offsets.
+func (i *inbox) came(record *kgo.Record) time.Time {
+	for i.arrivals[0].next <= record.Offset {
+		i.arrivals = i.arrivals[1:]
+	}
+	return i.arrivals[0].at
 }
 
 // Records tells how many records were delivered so far. Any goroutine may call it.

@@ -8,17 +8,37 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"pawl/internal/committed"
 )
 
 // Scan visits the committed records of topics, each partition in order from its start to the last
-// stable offset as it is when Scan is called. A topic without records is no error. A compacted topic
-// may have lost the record that Scan waits for: bound ctx.
+// stable offset as it is when Scan is called. A topic without records is no error.
 func Scan(ctx context.Context, options []kgo.Opt, topics []string, visit func(*kgo.Record)) error {
-	return scan(ctx, options, topics, kgo.ReadCommitted(), func(record *kgo.Record) {
-		if !record.Attrs.IsControl() {
+	client, err := kgo.NewClient(options...)
+	if err != nil {
+		return fmt.Errorf("scan: %w", err)
+	}
+	defer client.Close()
+	admin := kadm.NewClient(client)
+	ends, starts, err := bounds(ctx, admin, topics)
+	if err != nil {
+		return fmt.Errorf("scan %v: %w", topics, err)
+	}
+	details, err := admin.ListTopics(ctx, topics...)
+	if err != nil {
+		return fmt.Errorf("scan %v: look them up: %w", topics, err)
+	}
+	for _, end := range ends.Offsets().Sorted() {
+		start, _ := starts.Lookup(end.Topic, end.Partition)
+		if err := committed.Scan(ctx, client, details[end.Topic], end.Partition, start.Offset, end.At, func(record *kgo.Record) error {
 			visit(record)
+			return nil
+		}); err != nil {
+			return fmt.Errorf("scan: %w", err)
 		}
-	})
+	}
+	return nil
 }
 
 // Outcome is what became of the transactional records of one topic, up to its last stable offset.
@@ -48,9 +68,9 @@ type partition struct {
 	index int32
 }
 
-// ScanOutcomes reads the topics as no ordinary reader does, with what was aborted in them, and
-// decides by the end markers in the log. Scan does not: it trusts the broker's list of aborted
-// transactions. So each of the two is a check of the other.
+// ScanOutcomes reads the topics as no ordinary reader does, with what was aborted in them, and counts by the end
+// markers in the log. Scan goes by them too, but shares no code with this: each of the two is a check of the other. A
+// compacted topic may have lost the record that ScanOutcomes waits for: bound ctx.
 func ScanOutcomes(ctx context.Context, options []kgo.Opt, topics []string) (Outcomes, error) {
 	outcomes := Outcomes{Topics: make(map[string]Outcome, len(topics))}
 	for _, topic := range topics {
@@ -59,7 +79,7 @@ func ScanOutcomes(ctx context.Context, options []kgo.Opt, topics []string) (Outc
 	open := make(map[partition]map[int64]int64) // records per producer without end marker yet
 	aborted := make(map[transaction]bool)
 	var broken error
-	err := scan(ctx, options, topics, kgo.ReadUncommitted(), func(record *kgo.Record) {
+	err := scanAll(ctx, options, topics, func(record *kgo.Record) {
 		at := partition{record.Topic, record.Partition}
 		outcome := outcomes.Topics[record.Topic]
 		switch {
@@ -94,12 +114,12 @@ func ScanOutcomes(ctx context.Context, options []kgo.Opt, topics []string) (Outc
 	return outcomes, err
 }
 
-// scan visits everything below the last stable offset, control records too: the record before that
-// offset is visible either as data or as the marker that ended a transaction, which is how scan
+// scanAll visits everything below the last stable offset, control records too: the record before that
+// offset is visible either as data or as the marker that ended a transaction, which is how scanAll
 // knows that it is through.
-func scan(ctx context.Context, options []kgo.Opt, topics []string, level kgo.IsolationLevel, visit func(*kgo.Record)) error {
+func scanAll(ctx context.Context, options []kgo.Opt, topics []string, visit func(*kgo.Record)) error {
 	client, err := kgo.NewClient(append(slices.Clip(options),
-		kgo.FetchIsolationLevel(level),
+		kgo.FetchIsolationLevel(kgo.ReadUncommitted()),
 		kgo.KeepControlRecords(),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 	)...)
