@@ -226,7 +226,7 @@ var table = map[string]rule{
 	// Brokers, databases, proxies, fault injectors and a browser.
 	"testkit": {
 		testsOnly: true,
-		inside:    []string{"cluster", "message"},
+		inside:    []string{"cluster", "committed", "message"}, // what is committed, brokers may get wrong
 		outside:   []string{"kgo", "kadm", "pgx", "containers"},
 	},
 

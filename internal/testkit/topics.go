@@ -10,6 +10,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"pawl/internal/committed"
 )
 
 const (
@@ -86,23 +88,35 @@ func Produce(tb testing.TB, brokers []string, records ...*kgo.Record) {
 	}
 }
 
-// ReadCommitted returns the records of all partitions of a topic that a reader with isolation level
-// read_committed gets, up to the high watermark at the time of the call: it waits for transactions
-// that are open below it. Order is kept within each partition. When the end is not reached in a
-// minute the test fails.
+// ReadCommitted returns the records of all partitions of a topic that are committed by their markers, up to the high
+// watermark at the time of the call: it waits for transactions that are open below it. Order is kept within each
+// partition. When the end is not reached in a minute the test fails.
 func ReadCommitted(tb testing.TB, brokers []string, topic string) []*kgo.Record {
 	tb.Helper()
-	return read(tb, brokers, topic, kgo.ReadCommitted())
+	ctx, cancel := context.WithTimeout(tb.Context(), stepTimeout)
+	defer cancel()
+	starts, ends := logBounds(tb, brokers, topic)
+	client := client(tb, brokers)
+	defer client.Close()
+	details, err := kadm.NewClient(client).ListTopics(ctx, topic)
+	if err != nil {
+		tb.Fatalf("look up %s: %v", topic, err)
+	}
+	var records []*kgo.Record
+	for partition := range int32(len(ends)) { //nolint:gosec // a handful
+		if err := committed.Scan(ctx, client, details[topic], partition, starts[partition], ends[partition], func(r *kgo.Record) error {
+			records = append(records, r)
+			return nil
+		}); err != nil {
+			tb.Fatalf("%v; %d records so far", err, len(records))
+		}
+	}
+	return records
 }
 
 // ReadUncommitted is ReadCommitted for a reader that also gets records of open and of aborted
 // transactions.
 func ReadUncommitted(tb testing.TB, brokers []string, topic string) []*kgo.Record {
-	tb.Helper()
-	return read(tb, brokers, topic, kgo.ReadUncommitted())
-}
-
-func read(tb testing.TB, brokers []string, topic string, level kgo.IsolationLevel) []*kgo.Record {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(tb.Context(), stepTimeout)
 	defer cancel()
@@ -119,7 +133,7 @@ func read(tb testing.TB, brokers []string, topic string, level kgo.IsolationLeve
 	}
 	// Control records are kept to see that the position has passed the end of the log, which may
 	// be one of them.
-	client := client(tb, brokers, kgo.FetchIsolationLevel(level), kgo.KeepControlRecords(),
+	client := client(tb, brokers, kgo.FetchIsolationLevel(kgo.ReadUncommitted()), kgo.KeepControlRecords(),
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: offsets}))
 	defer client.Close()
 	for len(offsets) > 0 {
@@ -186,17 +200,17 @@ func CommittedOffsets(tb testing.TB, brokers []string, group, topic string) map[
 	client := client(tb, brokers)
 	defer client.Close()
 	admin := kadm.NewClient(client)
-	var committed kadm.OffsetResponses
+	var found kadm.OffsetResponses
 	WaitFor(tb, stepTimeout, "stable offsets of group "+group, func() bool {
 		var err error
-		committed, err = admin.FetchOffsetsForTopics(kadm.RequireStable(ctx), group, topic)
+		found, err = admin.FetchOffsetsForTopics(kadm.RequireStable(ctx), group, topic)
 		if err != nil && !errors.Is(err, kerr.UnstableOffsetCommit) {
 			tb.Fatalf("fetch offsets of group %s: %v", group, err)
 		}
 		return err == nil
 	})
 	offsets := map[int32]int64{}
-	for partition, o := range committed[topic] {
+	for partition, o := range found[topic] {
 		if o.At >= 0 {
 			offsets[partition] = o.At
 		}

@@ -34,6 +34,9 @@ func TestAbortedEffectsThatTheBrokerDoesNotListAreNotIngested(t *testing.T) {
 	if unlisted.Load() == 0 {
 		t.Error("the broker listed all that was aborted: nothing was shown")
 	}
+	if got := testkit.ReadCommitted(t, kafka.Brokers(), topic); len(got) != 1 || got[0].Offset != end-2 {
+		t.Errorf("tests are given %d records, want the one that is committed", len(got))
+	}
 
 	anew, ledger := w.config, &ledgertest.Memory{}
 	anew.Store = ledger
