@@ -45,15 +45,14 @@ func Scan(ctx context.Context, client *kgo.Client, topic kadm.TopicDetail, parti
 			}
 			continue
 		}
-		if done, err := pass(filter.Add(answer.records), to, visit); done || err != nil {
+		came := filter.Add(answer.records)
+		if done, err := pass(came, to, visit); done || err != nil {
 			return err
 		}
-		if answer.next > from {
-			if from < to {
-				progress = time.Now()
-			}
-			from = answer.next
+		if answer.next > from && from < to || len(came) > 0 {
+			progress = time.Now() // after the visits, which take what they take
 		}
+		from = max(from, answer.next)
 		if at, again := filter.Again(); again {
 			from = at
 		}
