@@ -66,13 +66,13 @@ func TestCommandsThatChangeSomethingAreAudited(t *testing.T) {
 	y.transaction("zoo.one.0")
 	for args, code := range map[string]int{
 		"offsets set --topic logs --all-partitions --to earliest --dry-run":                exitOK,
-		"offsets set --topic logs --all-partitions --to earliest":                          exitUsage,
+		"offsets set --topic logs --all-partitions --to earliest --reason test":            exitUsage,
 		"txn abort yard.one.0 --reason why --dry-run":                                      exitOK,
 		"txn abort yard.none.0 --reason why --yes":                                         exitRuntime, // there is nothing to abort
 		"txn abort --hanging yard.planks/0 --reason why --dry-run --force --producer-id 2": exitRuntime,
-		"dlq redrive --dry-run":                                                            exitOK,
-		"dlq discard --everything --because why":                                           exitUsage,
-		"dlq purge --dry-run":                                                              exitOK,
+		"dlq redrive --dry-run":                  exitOK,
+		"dlq discard --everything --because why": exitUsage,
+		"dlq purge --dry-run":                    exitOK,
 	} {
 		if got := y.run(strings.Fields(args)...); got.code != code {
 			t.Errorf("%s: %+v, want exit code %d", args, got, code)
@@ -86,9 +86,9 @@ func TestCommandsThatChangeSomethingAreAudited(t *testing.T) {
 		{"txn", "abort", "yard.one.0", "--reason", "is gone", "--yes"},
 		{"txn", "abort", "--hanging", "yard.planks/0", "--force", "--reason", "hangs", "--yes"},
 		{"dlq", "redrive", "0/0", "--because", "repaired", "--yes"},
-		{"dlq", "redrive", "--reason", "bad_json", "--max", "1", "--yes"},
+		{"dlq", "redrive", "--because", "test", "--reason", "bad_json", "--max", "1", "--yes"},
 		{"dlq", "discard", "--everything", "--because", "test data", "--yes"},
-		{"dlq", "purge", "--yes"},
+		{"dlq", "purge", "--because", "test", "--yes"},
 	} {
 		if got := y.run(args...); got.code != exitOK || strings.Contains(got.stderr, "the audit does not have this") {
 			t.Errorf("%v: %+v", args, got)
@@ -99,9 +99,9 @@ func TestCommandsThatChangeSomethingAreAudited(t *testing.T) {
 		"txn abort | yard.one.0 | done | yard.planks/0 | is gone",
 		"txn abort --hanging | yard.planks/0 | done | producer ID, from offset 1 | hangs",
 		"dlq redrive | 0/0 | done | 1 letter settled, 0 refused | repaired",
-		"dlq redrive | reason bad_json, at most 1 | done | 1 letter settled, 0 refused | ",
+		"dlq redrive | reason bad_json, at most 1 | done | 1 letter settled, 0 refused | test",
 		"dlq discard | all that are open | done | 1 letter settled, 0 refused | test data",
-		"dlq purge | yard.dead-letter | done | 3 letters deleted | ",
+		"dlq purge | yard.dead-letter | done | 3 letters deleted | test",
 	}
 	got := y.orders()
 	if !slices.Equal(got, want) {
@@ -124,7 +124,7 @@ func TestAuditTellsOfFailuresAndOfItsOwn(t *testing.T) {
 	y.write(2)
 	y.commit(0, 1, "")
 	fault := y.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Topic: "logs", Err: kerr.GroupAuthorizationFailed, Count: -1})
-	if got := y.run("offsets", "set", "--topic", "logs", "--partition", "0", "--to", "0", "--yes"); got.code != exitRuntime || fault.Hits() == 0 {
+	if got := y.run("offsets", "set", "--topic", "logs", "--partition", "0", "--to", "0", "--reason", "test", "--yes"); got.code != exitRuntime || fault.Hits() == 0 {
 		t.Errorf("%+v after %d faults", got, fault.Hits())
 	}
 	fault.Remove()
@@ -134,7 +134,7 @@ func TestAuditTellsOfFailuresAndOfItsOwn(t *testing.T) {
 	if _, err := y.admin.DeleteTopics(t.Context(), "yard.control"); err != nil {
 		t.Fatal(err)
 	}
-	got := y.run("offsets", "set", "--topic", "logs", "--partition", "0", "--to", "0", "--yes")
+	got := y.run("offsets", "set", "--topic", "logs", "--partition", "0", "--to", "0", "--reason", "test", "--yes")
 	if got.code != exitOK || !strings.Contains(got.stderr, "the audit does not have this: write to control topic yard.control") {
 		t.Errorf("without a control topic: %+v", got)
 	}

@@ -33,7 +33,7 @@ A letter that cannot go back is refused, stays as it is and does not stop the ot
 Without LETTER and without a filter all open letters go back.`,
 		Example: `  processor dlq redrive --reason unknown_version --dry-run
   processor dlq redrive --topic orders --since 2h --because "release 4.2 knows version 3" --yes
-  processor dlq redrive 0/42 0/43`,
+  processor dlq redrive 0/42 0/43 --because "the catalogue is repaired"`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			filter, err := flags.filter(args)
 			if err != nil {
@@ -42,7 +42,7 @@ Without LETTER and without a filter all open letters go back.`,
 			if options.RedrivesMax < 1 {
 				return usage(fmt.Errorf("--max-redrives is %d, want 1 or more", options.RedrivesMax))
 			}
-			order := audit.Order{Action: "dlq redrive", Target: selected(args, flags), Reason: strings.TrimSpace(because)}
+			order := audit.Order{Action: "dlq redrive", Target: selected(args, flags), Reason: because}
 			return c.settle(cmd, order, filter.At, func(queue *deadletter.Queue, how deadletter.Options) (deadletter.Summary, error) {
 				how.Filter, how.Max = filter, flags.max
 				options.Options = how
@@ -51,7 +51,7 @@ Without LETTER and without a filter all open letters go back.`,
 		},
 	}
 	flags.add(cmd, 0)
-	cmd.Flags().StringVar(&because, "because", "", "`TEXT` that says why; the audit keeps it")
+	c.addReason(cmd, &because, becauseFlag, "release 4.2 repairs them")
 	cmd.Flags().IntVar(&options.RedrivesMax, "max-redrives", redrivesMaxDefault, "refuse a letter that has been redriven `NUMBER` times")
 	cmd.Flags().BoolVar(&options.Restamp, "restamp", false, "give records the time of the redrive instead of their own")
 	cmd.Flags().BoolVar(&options.Recreated, "recreated", false, "also write to topics that were deleted and created again since")
@@ -77,9 +77,6 @@ ls --all and show until they are purged. It wants a LETTER, a filter or --everyt
 			if err != nil {
 				return err
 			}
-			if options.Reason = strings.TrimSpace(options.Reason); options.Reason == "" {
-				return usage(errors.New("--because is empty: say why, the marker keeps it"))
-			}
 			if narrow := len(args) > 0 || flags.narrows(); narrow == everything {
 				return usage(errors.New("give either letters or a filter, or --everything"))
 			}
@@ -92,9 +89,8 @@ ls --all and show until they are purged. It wants a LETTER, a filter or --everyt
 		},
 	}
 	flags.add(cmd, 0)
-	cmd.Flags().StringVar(&options.Reason, "because", "", "`TEXT` that says why; the marker keeps it")
+	c.addReason(cmd, &options.Reason, becauseFlag, "settled by phone")
 	cmd.Flags().BoolVar(&everything, "everything", false, "all open letters")
-	cobra.CheckErr(cmd.MarkFlagRequired("because"))
 	c.addChangeFlags(cmd)
 	return cmd
 }
@@ -222,13 +218,14 @@ type purged struct {
 }
 
 func (c *cli) newDLQPurgeCommand() *cobra.Command {
+	var because string
 	cmd := &cobra.Command{
 		Use:   "purge",
 		Short: "Delete dead letters that are redriven or discarded",
 		Long: `purge deletes what is redriven or discarded from the dead-letter topic, and then the markers that say so. Kafka
 deletes from the front of a partition only: one open letter keeps all that stand behind it.`,
 		Example: `  processor dlq purge --dry-run
-  processor dlq purge --yes`,
+  processor dlq purge --because "all is settled" --yes`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			queue, err := c.openDeadLetters(cmd)
@@ -244,7 +241,7 @@ deletes from the front of a partition only: one open letter keeps all that stand
 				if err := c.confirm(fmt.Sprintf("Delete %s for good?", count(found.Letters, "settled dead letter"))); err != nil {
 					return err
 				}
-				order := audit.Order{Action: "dlq purge", Target: queue.conf.DeadLetterTopic()}
+				order := audit.Order{Action: "dlq purge", Target: queue.conf.DeadLetterTopic(), Reason: because}
 				err = c.audited(cmd.Context(), queue.conf, queue.client, order, func() (detail string, err error) {
 					found, err = queue.Purge(cmd.Context(), false)
 					return count(found.Letters, "letter") + " deleted", err
@@ -263,6 +260,7 @@ deletes from the front of a partition only: one open letter keeps all that stand
 			}})
 		},
 	}
+	c.addReason(cmd, &because, becauseFlag, "all is settled")
 	c.addChangeFlags(cmd)
 	return cmd
 }

@@ -130,21 +130,21 @@ func TestDLQListsShowsAndSettlesDeadLetters(t *testing.T) {
 	}
 
 	b.want(0, "would redrive  3 letters", "", "redrive", "--reason", "bad_json", "--dry-run", "--restamp")
-	b.want(2, "", `nobody to ask "Redrive 3 dead letters?": standard input is no terminal: give --yes`, "redrive", "--reason", "bad_json", "--restamp")
-	b.want(0, "redriven  1 letter\n", "", "redrive", "0/1", "--yes", "--restamp")
-	b.want(0, "redriven  0 letters\n", "0/1 is redriven already", "redrive", "0/1", "--yes", "--restamp")
-	b.want(1, "", "there is no dead letter at 0/99: `processor dlq ls --all` lists them", "redrive", "0/0", "0/99", "--yes", "--restamp")
+	b.want(2, "", `nobody to ask "Redrive 3 dead letters?": standard input is no terminal: give --yes`, "redrive", "--because", "test", "--reason", "bad_json", "--restamp")
+	b.want(0, "redriven  1 letter\n", "", "redrive", "--because", "test", "0/1", "--yes", "--restamp")
+	b.want(0, "redriven  0 letters\n", "0/1 is redriven already", "redrive", "--because", "test", "0/1", "--yes", "--restamp")
+	b.want(1, "", "there is no dead letter at 0/99: `processor dlq ls --all` lists them", "redrive", "--because", "test", "0/0", "0/99", "--yes", "--restamp")
 	b.want(1, "", "there is no dead letter at 1/0", "discard", "0/0", "1/0", "--because", "test", "--yes")
 	b.want(0, "0/0     2026-11-23T10:00:00Z  orders/0/0  copy     bad_json  open", "", "ls") // not even those that are there
-	b.want(0, `"letters": 2`, "", "redrive", "--reason", "bad_json", "--yes", "--restamp", "-o", "json")
-	b.want(0, "redriven  0 letters", "", "redrive", "--reason", "bad_json", "--yes", "--restamp")
+	b.want(0, `"letters": 2`, "", "redrive", "--because", "test", "--reason", "bad_json", "--yes", "--restamp", "-o", "json")
+	b.want(0, "redriven  0 letters", "", "redrive", "--because", "test", "--reason", "bad_json", "--yes", "--restamp")
 	b.want(0, "0/1     2026-11-23T10:00:01Z  orders/0/1  copy     bad_json  redriven", "", "ls", "--all")
 
 	b.want(0, "discarded  1 letter", "", "discard", "--everything", "--because", "test data", "--yes")
 	b.want(0, "", "no dead letters", "ls")
 	b.want(0, "would delete  4 letters", "", "purge", "--dry-run")
-	b.want(2, "", `nobody to ask "Delete 4 settled dead letters for good?"`, "purge")
-	b.want(0, "deleted  4 letters\n         4 markers", "", "purge", "--yes")
+	b.want(2, "", `nobody to ask "Delete 4 settled dead letters for good?"`, "purge", "--because", "test")
+	b.want(0, "deleted  4 letters\n         4 markers", "", "purge", "--because", "test", "--yes")
 	b.want(0, "", "no dead letters", "ls", "--all")
 }
 
@@ -158,7 +158,7 @@ func TestDLQRedriveTellsWhatItRefuses(t *testing.T) {
 	if err := b.client.ProduceSync(ctx, &kgo.Record{Topic: "shop.dead-letter", Value: []byte("no story")}).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
-	got := b.want(3, "refused: unreadable  1 letter", "", "redrive", "--yes", "--restamp")
+	got := b.want(3, "refused: unreadable  1 letter", "", "redrive", "--because", "test", "--yes", "--restamp")
 	if !strings.Contains(got.stdout, "redriven             2 letters") || !strings.Contains(got.stdout, "0/2") || !strings.Contains(got.stdout, "discard it") {
 		t.Errorf("stdout is\n%s", got.stdout)
 	}
@@ -182,9 +182,9 @@ func TestDLQRefusesWrongUsage(t *testing.T) {
 		{[]string{"show"}, "requires at least 1 arg"},
 		{[]string{"show", "42"}, `"42" is no position`},
 		{[]string{"show", "0/1", "0/2", "--raw"}, "--raw shows one letter"},
-		{[]string{"redrive", "--max-redrives", "0"}, "--max-redrives is 0"},
+		{[]string{"redrive", "--because", "test", "--max-redrives", "0"}, "--max-redrives is 0"},
 		{[]string{"redrive", "--yes", "--dry-run"}, "[dry-run yes]"},
-		{[]string{"discard", "--reason", "x"}, `"because" not set`},
+		{[]string{"discard", "--reason", "x"}, `--because is empty`},
 		{[]string{"discard", "--because", " ", "--everything"}, "--because is empty"},
 		{[]string{"discard", "--because", "x"}, "--everything"},
 		{[]string{"discard", "--because", "x", "--everything", "0/1"}, "either"},

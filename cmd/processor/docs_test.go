@@ -126,7 +126,7 @@ func understand(words []string, targets map[string]string, used map[string]bool)
 	return nil
 }
 
-// parse has the command line understood as far as cobra does before it runs: command, flags, number of arguments.
+// parse has the command line understood as far as cobra does before it runs: command, flags, number of arguments, and why.
 func parse(args []string) error {
 	c := newCLI(strings.NewReader(""), nil, nil, nil)
 	cmd, rest, err := c.newRootCommand().Find(args)
@@ -140,7 +140,11 @@ func parse(args []string) error {
 	if cmd.HasSubCommands() && cmd.Args == nil { // made by newGroup
 		return fmt.Errorf("%s needs one of its commands, not %q", cmd.CommandPath(), rest)
 	}
-	return errors.Join(cmd.ValidateArgs(rest), c.checkFlags(cmd))
+	errs := []error{cmd.ValidateArgs(rest), c.checkFlags(cmd)}
+	if cmd.PreRunE != nil {
+		errs = append(errs, cmd.PreRunE(cmd, rest)) // see addReason
+	}
+	return errors.Join(errs...)
 }
 
 // checkMake: every target is there, and its recipe reads every variable.

@@ -45,10 +45,6 @@ The answer comes when the drain has begun. It needs the token of admin.token_fil
 		Example: `  processor drain --reason "node maintenance" -c config.yaml
   processor drain --leave --reason "scale down" --url http://10.0.0.7:9090 --token-file /run/secrets/admin`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			request.Reason = strings.TrimSpace(request.Reason)
-			if request.Reason == "" {
-				return usage(errors.New("--reason is empty: say why, the audit keeps it"))
-			}
 			target, token, err := c.drainTarget(cmd, address, tokenFile)
 			if err != nil {
 				return err
@@ -57,12 +53,9 @@ The answer comes when the drain has begun. It needs the token of admin.token_fil
 		},
 	}
 	cmd.Flags().BoolVar(&request.Leave, "leave", false, "also leave the consumer group")
-	cmd.Flags().StringVar(&request.Reason, "reason", "", "`TEXT` for the audit")
+	c.addReason(cmd, &request.Reason, reasonFlag, "node maintenance")
 	cmd.Flags().StringVar(&address, "url", "", "`URL` of the process's operations HTTP (default: admin.listen on this machine)")
 	cmd.Flags().StringVar(&tokenFile, "token-file", "", "`FILE` that holds the token (default: admin.token_file)")
-	if err := cmd.MarkFlagRequired("reason"); err != nil {
-		panic(err) // the flag stands three lines above
-	}
 	c.addChangeFlags(cmd)
 	return cmd
 }

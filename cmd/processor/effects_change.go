@@ -55,9 +55,6 @@ func (c *cli) newOrderCommand(action outbox.Action, cmd *cobra.Command) *cobra.C
 		filter, filterErr := flags.filter()
 		targets, targetsErr := parseTargets(args)
 		errs := []error{filterErr, targetsErr}
-		if reason = strings.TrimSpace(reason); reason == "" {
-			errs = append(errs, errors.New("--reason is empty: say why, the ledger keeps it"))
-		}
 		switch {
 		case len(args) > 0 && flags.narrows():
 			errs = append(errs, errors.New("give either effects or filters"))
@@ -79,8 +76,7 @@ func (c *cli) newOrderCommand(action outbox.Action, cmd *cobra.Command) *cobra.C
 	}
 	flags.addState(cmd)
 	flags.add(cmd)
-	cmd.Flags().StringVar(&reason, "reason", "", "`TEXT` that says why; the audit keeps it")
-	cobra.CheckErr(cmd.MarkFlagRequired("reason"))
+	c.addReason(cmd, &reason, reasonFlag, "the receiver is repaired")
 	c.addChangeFlags(cmd)
 	return cmd
 }

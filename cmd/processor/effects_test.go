@@ -303,7 +303,7 @@ func TestEffectsRefuseWrongUsage(t *testing.T) {
 		{"--bytes is -1", []string{"show", "1/1", "--bytes", "-1"}},
 		{`--since is "old", want a time`, []string{"audit", "--since", "old"}},
 		{"--max is 0, want 1 or more", []string{"audit", "--max", "0"}},
-		{`required flag(s) "reason" not set`, []string{"retry", "1/42"}},
+		{`--reason is empty: say why, the audit keeps it; for example --reason "`, []string{"retry", "1/42"}},
 		{"--reason is empty", []string{"cancel", "1/42", "--reason", " "}},
 		{"give either effects or filters", []string{"retry", "1/42", "--state", "dead", "--reason", "x"}},
 		{"give effects, or --state with one of dead, unknown, parked", []string{"retry", "--endpoint", "payments", "--reason", "x"}},

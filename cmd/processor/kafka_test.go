@@ -237,8 +237,8 @@ func TestOffsetsCommand(t *testing.T) {
 	y.commit(0, 3, "")
 	y.want(0, "offsets-show.txt", "offsets", "show")
 	y.want(0, "offsets-set-dry-run.txt", "offsets", "set", "--topic", "logs", "--all-partitions", "--to", "earliest", "--dry-run")
-	y.want(0, "offsets-set.txt", "offsets", "set", "--topic", "logs", "--partition", "0", "--to", "5", "--yes")
-	y.want(0, "offsets-set.json", "offsets", "set", "--topic", "logs", "--all-partitions", "--to", "earliest", "--yes", "-o", "json")
+	y.want(0, "offsets-set.txt", "offsets", "set", "--topic", "logs", "--partition", "0", "--to", "5", "--reason", "test", "--yes")
+	y.want(0, "offsets-set.json", "offsets", "set", "--topic", "logs", "--all-partitions", "--to", "earliest", "--reason", "test", "--yes", "-o", "json")
 	y.want(0, "offsets-show.json", "offsets", "show", "-o", "json")
 
 	y.commit(0, 3, app.OffsetMetadata([16]byte{1}))
@@ -250,14 +250,14 @@ func TestOffsetsCommand(t *testing.T) {
 		code   int
 		stderr string
 	}{
-		{"offsets set --topic logs --all-partitions --to earliest", exitUsage, "nobody to ask"},
-		{"offsets set --topic logs --all-partitions --to yesterday --yes", exitUsage, `--to: "yesterday" is no position`},
-		{"offsets set --topic logs --partition x --to earliest --yes", exitUsage, `--partition: "x" is no list of partitions`},
-		{"offsets set --topic logs --to earliest --yes", exitUsage, "at least one of the flags in the group [partition all-partitions]"},
-		{"offsets set --topic logs --all-partitions --partition 1 --to earliest --yes", exitUsage, "[all-partitions partition]"},
-		{"offsets set --topic yard.planks --all-partitions --to earliest --yes", exitUsage, "yard.planks is no input of yard, whose inputs are logs"},
-		{"offsets set --topic logs --partition 0 --to 99 --yes", exitRuntime, "offset 99 is outside of logs/0, which has 0 to 5"},
-		{"offsets set --all-partitions --to earliest", exitUsage, `required flag(s) "topic" not set`},
+		{"offsets set --topic logs --all-partitions --to earliest --reason test", exitUsage, "nobody to ask"},
+		{"offsets set --topic logs --all-partitions --to yesterday --yes --reason test", exitUsage, `--to: "yesterday" is no position`},
+		{"offsets set --topic logs --partition x --to earliest --yes --reason test", exitUsage, `--partition: "x" is no list of partitions`},
+		{"offsets set --topic logs --to earliest --yes --reason test", exitUsage, "at least one of the flags in the group [partition all-partitions]"},
+		{"offsets set --topic logs --all-partitions --partition 1 --to earliest --yes --reason test", exitUsage, "[all-partitions partition]"},
+		{"offsets set --topic yard.planks --all-partitions --to earliest --yes --reason test", exitUsage, "yard.planks is no input of yard, whose inputs are logs"},
+		{"offsets set --topic logs --partition 0 --to 99 --yes --reason test", exitRuntime, "offset 99 is outside of logs/0, which has 0 to 5"},
+		{"offsets set --all-partitions --to earliest --reason test", exitUsage, `required flag(s) "topic" not set`},
 	} {
 		if got := y.run(strings.Fields(test.args)...); got.code != test.code || !strings.Contains(got.stderr, test.stderr) {
 			t.Errorf("%s: got %+v, want code %d and %q", test.args, got, test.code, test.stderr)
@@ -285,11 +285,11 @@ func TestTxnCommand(t *testing.T) {
 		{"txn abort yard.one.0 --reason test --yes", exitRuntime, "transactional id yard.one.0 has no open transaction"},
 		{"txn abort yard.none.0 --reason test --yes", exitRuntime, "transactional id yard.none.0 does not exist"},
 		{"txn abort zoo.one.0 --reason test --yes", exitUsage, "give --foreign"},
-		{"txn abort zoo.one.0 --foreign --yes", exitUsage, `required flag(s) "reason" not set`},
+		{"txn abort zoo.one.0 --foreign --yes", exitUsage, `--reason is empty: say why, the audit keeps it; for example --reason "pod-3 is gone for good"`},
 		{"txn abort --reason test", exitUsage, "give either a transactional id or --hanging"},
 		{"txn abort x --hanging yard.planks/0 --reason test", exitUsage, "give either a transactional id or --hanging"},
 		{"txn abort --hanging yard.planks --reason test", exitUsage, "want TOPIC/PARTITION"},
-		{"txn abort --hanging yard.planks/0 --reason test --yes", exitRuntime, "belongs to zoo.one.0 and is not hanging: run `processor txn abort zoo.one.0`"},
+		{"txn abort --hanging yard.planks/0 --reason test --yes", exitRuntime, "belongs to zoo.one.0 and is not hanging: run `processor txn abort zoo.one.0 --reason WHY`"},
 	} {
 		if got := y.run(strings.Fields(test.args)...); got.code != test.code || !strings.Contains(got.stderr, test.stderr) {
 			t.Errorf("%s: got %+v, want code %d and %q", test.args, got, test.code, test.stderr)
@@ -303,7 +303,7 @@ func TestTxnCommand(t *testing.T) {
 func TestBrokerCommandsExplainWhyTheyCannotConnect(t *testing.T) {
 	t.Parallel()
 	y := newYard(t)
-	for _, command := range []string{"topics plan", "topics apply --yes", "lag", "dlq ls", "dlq show 0/0", "dlq redrive --yes", "offsets show", "offsets set --topic logs --all-partitions --to latest --yes", "txn ls", "txn abort yard.one.0 --reason test --yes"} {
+	for _, command := range []string{"topics plan", "topics apply --yes", "lag", "dlq ls", "dlq show 0/0", "dlq redrive --because test --yes", "offsets show", "offsets set --topic logs --all-partitions --to latest --reason test --yes", "txn ls", "txn abort yard.one.0 --reason test --yes"} {
 		t.Run(command, func(t *testing.T) {
 			t.Parallel()
 			args := append(strings.Fields(command), "-c", y.config)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -153,9 +152,6 @@ called again, and effects that were not called yet are lost.`,
 			if flags.repeat && flags.from == rebuildLatest {
 				return usage(errors.New("--repeat-told calls everything again and --from latest nothing: give one of them"))
 			}
-			if strings.TrimSpace(flags.reason) == "" {
-				return usage(errors.New("--reason is empty: say why, the audit keeps it"))
-			}
 			return c.withLedger(cmd, func(conf app.Config, l effectLedger) error {
 				return c.rebuildLedger(cmd.Context(), conf, l, flags)
 			})
@@ -163,8 +159,7 @@ called again, and effects that were not called yet are lost.`,
 	}
 	cmd.Flags().StringVar(&flags.from, "from", rebuildEarliest, "where to begin: `POSITION` earliest or latest")
 	cmd.Flags().BoolVar(&flags.repeat, "repeat-told", false, "call again what was told of, too")
-	cmd.Flags().StringVar(&flags.reason, "reason", "", "`TEXT` that says why; the audit keeps it")
-	cobra.CheckErr(cmd.MarkFlagRequired("reason"))
+	c.addReason(cmd, &flags.reason, reasonFlag, "database lost")
 	c.addChangeFlags(cmd)
 	return cmd
 }
@@ -213,7 +208,7 @@ func (c *cli) rebuildLedger(ctx context.Context, conf app.Config, l effectLedger
 		if err := c.confirm(question); err != nil {
 			return err
 		}
-		order := audit.Order{Action: "ledger rebuild", Target: fmt.Sprintf("%s of %s from %s", count(begin, "lane"), conf.EffectsTopic(), flags.from), Reason: strings.TrimSpace(flags.reason)}
+		order := audit.Order{Action: "ledger rebuild", Target: fmt.Sprintf("%s of %s from %s", count(begin, "lane"), conf.EffectsTopic(), flags.from), Reason: flags.reason}
 		if flags.repeat {
 			order.Action += " --repeat-told"
 		}

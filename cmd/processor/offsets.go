@@ -127,7 +127,7 @@ forwards skips records for good.
 
 --to is earliest, latest, an offset, or a time (RFC 3339): the first record at or after it.`,
 		Args: cobra.NoArgs,
-		Example: `  processor offsets set -c config.yaml --topic orders --all-partitions --to earliest
+		Example: `  processor offsets set -c config.yaml --topic orders --all-partitions --to earliest --reason "first start"
   processor offsets set -c config.yaml --topic orders --partition 3 --to 4711 --reason "gap of 23 November" --yes
   processor offsets set -c config.yaml --topic orders --partition 0,4-7 --to 2026-11-23T08:00:00Z --dry-run`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.setOffsets(cmd, target) },
@@ -137,7 +137,7 @@ forwards skips records for good.
 	flags.StringVar(&target.partitions, "partition", "", "`PARTITIONS` such as 3 or 0,4-7")
 	flags.BoolVar(&target.all, "all-partitions", false, "all partitions of the topic")
 	flags.StringVar(&target.to, "to", "", "`POSITION`: earliest, latest, an offset or a time")
-	flags.StringVar(&target.reason, "reason", "", "`WHY`, for the audit")
+	c.addReason(cmd, &target.reason, reasonFlag, "gap of 23 November")
 	for _, required := range []string{"topic", "to"} {
 		if err := cmd.MarkFlagRequired(required); err != nil {
 			panic(err) // the flag was added above
@@ -198,7 +198,7 @@ func (c *cli) setOffsets(cmd *cobra.Command, target offsetTarget) error {
 		if err := c.confirm(fmt.Sprintf("Move %s of group %s?", count(len(moves), "offset"), moved.Group)); err != nil {
 			return err
 		}
-		order := audit.Order{Action: "offsets set", Target: fmt.Sprintf("%s of group %s to %s", places(moves), moved.Group, target.to), Reason: strings.TrimSpace(target.reason)}
+		order := audit.Order{Action: "offsets set", Target: fmt.Sprintf("%s of group %s to %s", places(moves), moved.Group, target.to), Reason: target.reason}
 		err := b.audited(cmd.Context(), c, order, func() (string, error) {
 			return fmt.Sprintf("%s again, %s skipped", count(int(moved.Again), "offset"), count(int(moved.Skipped), "offset")), kafka.SetOffsets(cmd.Context(), b.admin, moved.Group, moves, app.OffsetMetadata)
 		})

@@ -68,9 +68,6 @@ func (c *cli) newPauseOrderCommand(action app.PauseAction, cmd *cobra.Command) *
 		return nil
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if strings.TrimSpace(order.Reason) == "" {
-			return usage(errors.New("--reason is empty: say why, everybody will see it"))
-		}
 		order.Actor = c.actor()
 		return c.withPauses(cmd, func(b *brokers, board *pause.Board) error {
 			plans, errs := make([]app.PausePlan, 0, len(args)), make([]error, 0, len(args))
@@ -86,13 +83,12 @@ func (c *cli) newPauseOrderCommand(action app.PauseAction, cmd *cobra.Command) *
 		})
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&order.Reason, "reason", "", "`TEXT` that says why; all processes show it")
+	c.addReason(cmd, &order.Reason, reasonFlag, "bad data from the shop")
 	if action != app.Resume {
 		flags.StringVar(&order.For, "for", "", "`TIME` such as 30m after which it ends by itself")
 		flags.StringVar(&order.Expect, "expect", "", "`TIME` after which it is reported as overdue (default 1h)")
 		cmd.MarkFlagsMutuallyExclusive("for", "expect")
 	}
-	cobra.CheckErr(cmd.MarkFlagRequired("reason"))
 	c.addChangeFlags(cmd)
 	return cmd
 }

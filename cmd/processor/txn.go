@@ -193,9 +193,6 @@ partition (KIP-664). That needs the right Alter or ClusterAction on the cluster.
 			if (len(args) == 1) == (order.hanging != "") {
 				return usage(errors.New("give either a transactional id or --hanging"))
 			}
-			if strings.TrimSpace(order.reason) == "" {
-				return usage(errors.New("--reason is empty: say why, the audit keeps it"))
-			}
 			if order.hanging != "" {
 				return c.abortHanging(cmd, order)
 			}
@@ -204,14 +201,11 @@ partition (KIP-664). That needs the right Alter or ClusterAction on the cluster.
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&order.reason, "reason", "", "`WHY`, for the audit")
+	c.addReason(cmd, &order.reason, reasonFlag, "pod-3 is gone for good")
 	flags.BoolVar(&order.foreign, "foreign", false, "accept an id of another application")
 	flags.StringVar(&order.hanging, "hanging", "", "abort the hanging transaction in `TOPIC/PARTITION`")
 	flags.Int64Var(&order.producer, "producer-id", 0, "with --hanging: which `PRODUCER`, where several have open transactions")
 	flags.BoolVar(&order.force, "force", false, "with --hanging: abort a transaction that is not known to hang")
-	if err := cmd.MarkFlagRequired("reason"); err != nil {
-		panic(err) // the flag was added above
-	}
 	c.addChangeFlags(cmd)
 	return cmd
 }

@@ -274,7 +274,7 @@ func (s *store) tamper(t *testing.T) {
 		t.Fatal(err)
 	}
 	testkit.WaitFor(t, time.Minute, "a group without members", func() bool {
-		return s.command("offsets", "set", "--topic", s.topic("logs"), "--partition", "0", "--to", "latest", "--yes").code == exitOK
+		return s.command("offsets", "set", "--topic", s.topic("logs"), "--partition", "0", "--to", "latest", "--reason", "test", "--yes").code == exitOK
 	})
 	injected++
 	s.wantVerdicts(map[string]int64{"DUPLICATE": 1, "LOST": 1})

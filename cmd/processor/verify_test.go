@@ -36,7 +36,7 @@ func processedYard(t *testing.T, outputs bool) *yard {
 		}
 	}
 	for partition, end := range map[string]string{"1": "4", "0": "0"} {
-		if got := y.run("offsets", "set", "--topic", "logs", "--partition", partition, "--to", end, "--yes"); got.code != exitOK {
+		if got := y.run("offsets", "set", "--topic", "logs", "--partition", partition, "--to", end, "--reason", "test", "--yes"); got.code != exitOK {
 			t.Fatal(got.stderr)
 		}
 	}

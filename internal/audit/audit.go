@@ -45,7 +45,7 @@ const (
 type Order struct {
 	Action string `json:"action"` // the command, such as "offsets set"
 	Target string `json:"target"` // what it is about
-	Reason string `json:"reason"` // in the operator's words; empty where the action asks for none
+	Reason string `json:"reason"` // in the operator's words
 	Actor  string `json:"actor"`  // who gave it, as far as a program can know
 }
 

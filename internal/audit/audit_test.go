@@ -97,6 +97,13 @@ func TestOrdersAreRemembered(t *testing.T) {
 	if got, err := trail.Read(ctx, time.Time{}, 1); err != nil || len(got) != 1 || got[0].Action != "ledger rebuild" {
 		t.Errorf("the last one: %+v, %v", got, err)
 	}
+	// Whoever must be rid of one writes a record without a value under its key.
+	if err := client.ProduceSync(ctx, &kgo.Record{Topic: controlTopic, Key: []byte(first.key)}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := trail.Read(ctx, time.Time{}, 0); err != nil || len(got) != 2 || got[1].Action != "txn abort" {
+		t.Errorf("without the first: %+v, %v", got, err)
+	}
 }
 
 // A later release may write more; what can't be read is told and hides nothing else.

@@ -358,6 +358,6 @@ func (w *watchtower) trim(t *testing.T) {
 	w.prometheus.awaitFiring(t, "PawlPartitionHalted")
 	w.first(t, "PawlPartitionHalted", nil, "lost")
 	w.stop(t)
-	w.run(t, "offsets", "set", "--topic", w.input, "--partition", "0", "--to", "earliest", "--yes")
+	w.run(t, "offsets", "set", "--topic", w.input, "--partition", "0", "--to", "earliest", "--reason", "test", "--yes")
 	w.restart(t)
 }

@@ -275,7 +275,7 @@ func testLargeOutput(t *testing.T, k *cluster.Kafka) {
 	s.makeTopics(t)
 	p.start(t)
 	p.awaitReady(t)
-	s.run(t, "dlq", "redrive", "--yes")
+	s.run(t, "dlq", "redrive", "--because", "the limit is raised", "--yes")
 	s.awaitCommitted(t)
 	for topic, want := range map[string]int{s.priced: 3, s.ledger: 3, s.effects: 3, s.output: len(lowered) + 1} {
 		if got := len(testkit.ReadCommitted(t, k.InternalBrokers(), topic)); got != want {

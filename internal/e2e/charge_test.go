@@ -333,6 +333,6 @@ func (s *siege) rewind(t *testing.T, records int64) {
 		if offset < records {
 			t.Fatalf("partition %d has only %d records", partition, offset)
 		}
-		s.run(t, "offsets", "set", "--topic", s.input, "--partition", strconv.Itoa(int(partition)), "--to", strconv.FormatInt(offset-records, 10), "--yes")
+		s.run(t, "offsets", "set", "--topic", s.input, "--partition", strconv.Itoa(int(partition)), "--to", strconv.FormatInt(offset-records, 10), "--reason", "test", "--yes")
 	}
 }

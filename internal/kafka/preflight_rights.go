@@ -209,17 +209,17 @@ func (p *preflight) checkTopicOffsets(topic string, committed map[int32]committe
 	if len(recreated) > 0 {
 		p.report(CheckOffsets, Problem,
 			fmt.Sprintf("input topic %s was deleted and created again: the committed offsets of partitions %s belong to its predecessor", topic, partitionList(recreated)),
-			fmt.Sprintf("stop all instances, then run `processor offsets set --topic %s --all-partitions --to earliest`, or latest", topic))
+			fmt.Sprintf("stop all instances, then run `processor offsets set --topic %s --all-partitions --to earliest --reason WHY`, or latest", topic))
 	}
 	if len(trimmed) > 0 {
 		p.report(CheckOffsets, Degraded,
 			fmt.Sprintf("input topic %s: partitions %s will halt: the records at their committed offsets were deleted before they were read", topic, partitionList(trimmed)),
-			fmt.Sprintf("stop all instances, then run `processor offsets set --topic %s --partition N --to earliest`", topic))
+			fmt.Sprintf("stop all instances, then run `processor offsets set --topic %s --partition N --to earliest --reason WHY`", topic))
 	}
 	if len(beyond) > 0 {
 		p.report(CheckOffsets, Degraded,
 			fmt.Sprintf("input topic %s: partitions %s will halt: their committed offsets lie beyond the end of the log, which has lost records", topic, partitionList(beyond)),
-			fmt.Sprintf("find out what was lost, stop all instances, then run `processor offsets set --topic %s --partition N --to latest`", topic))
+			fmt.Sprintf("find out what was lost, stop all instances, then run `processor offsets set --topic %s --partition N --to latest --reason WHY`", topic))
 	}
 }
 

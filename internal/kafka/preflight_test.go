@@ -266,7 +266,7 @@ func TestPreflightNamesWhatIsUnfit(t *testing.T) {
 			spoil:   func(t *testing.T, f *fake) { t.Helper(); f.commit(t, "in", 1, 0, testMetadata([16]byte{1, 2, 3})) },
 			check:   CheckOffsets, status: Problem,
 			detail: "input topic in was deleted and created again: the committed offsets of partitions 1 belong to its predecessor",
-			next:   "run `processor offsets set --topic in --all-partitions --to earliest`",
+			next:   "run `processor offsets set --topic in --all-partitions --to earliest --reason WHY`",
 		},
 		"input lost its end": {
 			spoil: func(t *testing.T, f *fake) { t.Helper(); f.commit(t, "in", 0, 7, "") },

@@ -293,7 +293,7 @@ func FindHanging(ctx context.Context, admin *kadm.Client, topic string, partitio
 	case holder.Hanging, force:
 		return holder, nil
 	case holder.TransactionalID != "":
-		return holder, fmt.Errorf("the transaction in %s belongs to %s and is not hanging: run `processor txn abort %s`", name, holder.TransactionalID, holder.TransactionalID)
+		return holder, fmt.Errorf("the transaction in %s belongs to %s and is not hanging: run `processor txn abort %s --reason WHY`", name, holder.TransactionalID, holder.TransactionalID)
 	default:
 		return holder, fmt.Errorf("the transaction in %s is not known to hang: its producer wrote at %s and its transactional id may be hidden from us; use --force if you know better", name, holder.LastWrite.UTC().Format(time.RFC3339))
 	}

@@ -126,7 +126,7 @@ func TestHangingTransactionIsFoundAndAborted(t *testing.T) {
 	producer.begin()
 	producer.write(time.Now())
 	_, err := FindHanging(ctx, fake.admin, "out", 0, 0, false)
-	failing(t, err, "belongs to app.one.0 and is not hanging: run `processor txn abort app.one.0`")
+	failing(t, err, "belongs to app.one.0 and is not hanging: run `processor txn abort app.one.0 --reason WHY`")
 
 	forget(fake)
 	_, err = FindHanging(ctx, fake.admin, "out", 0, 0, false)

@@ -291,7 +291,7 @@ func isHalting(err error) bool {
 }
 
 func haltStory(at place, err error) error {
-	return fmt.Errorf("%s/%d can't be read on: %w; nothing was skipped; decide where to go on, stop the group, then run: processor offsets set --topic %s --partition %d --to earliest|latest|OFFSET",
+	return fmt.Errorf("%s/%d can't be read on: %w; nothing was skipped; decide where to go on, stop the group, then run: processor offsets set --topic %s --partition %d --to earliest|latest|OFFSET --reason WHY",
 		at.topic, at.partition, err, at.topic, at.partition)
 }
 

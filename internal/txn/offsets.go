@@ -58,14 +58,14 @@ func (c Config) settle(
 			case offset.EpochOffset().Offset < 0:
 				missing[at] = -1
 			case have.known && have.topicID != ids[topic]:
-				halted[at] = fmt.Errorf("%s/%d: the topic was deleted and made again since offset %d was committed; decide where to go on, then run: processor offsets set --topic %s --partition %d --to earliest",
+				halted[at] = fmt.Errorf("%s/%d: the topic was deleted and made again since offset %d was committed; decide where to go on, then run: processor offsets set --topic %s --partition %d --to earliest --reason WHY",
 					topic, partition, have.offset, topic, partition)
 			}
 		}
 	}
 	if len(missing) > 0 && c.Start == StartFail {
 		for at := range missing {
-			halted[at] = fmt.Errorf("%s/%d has no committed offset and input.start is fail; run: processor offsets set --topic %s --partition %d --to earliest|latest",
+			halted[at] = fmt.Errorf("%s/%d has no committed offset and input.start is fail; run: processor offsets set --topic %s --partition %d --to earliest|latest --reason WHY",
 				at.topic, at.partition, at.topic, at.partition)
 		}
 		clear(missing)

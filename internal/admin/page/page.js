@@ -811,7 +811,7 @@ async function showLetter(position) {
   setText($("letter-word"), "");
   if ($("letter-show")) setText($("letter-show"), `processor dlq show ${position}`);
   $("letter-next").hidden = letter.state !== "open";
-  $("letter-next").replaceChildren("To send it back or give it up: ", element("code", {}, `processor dlq redrive ${position}`), ", ", element("code", {}, `processor dlq discard ${position} --because REASON`), ".");
+  $("letter-next").replaceChildren("To send it back or give it up: ", element("code", {}, `processor dlq redrive ${position} --because REASON`), ", ", element("code", {}, `processor dlq discard ${position} --because REASON`), ".");
   const button = $("letter-contents");
   if (button) {
     button.disabled = false;
