@@ -154,7 +154,7 @@ func stopAll(processes []*Process) (Usage, error) {
 			errs = append(errs, fmt.Errorf("process %d did not end within %s of SIGTERM\n%s", p.command.Process.Pid, StopTimeout, p.tail()), p.command.Process.Kill())
 			<-p.ended
 		}
-		if p.err != nil {
+		if p.err != nil && !p.deaf() {
 			errs = append(errs, fmt.Errorf("process %d: %w\n%s", p.command.Process.Pid, p.err, p.tail()))
 		}
 		state := p.command.ProcessState
@@ -162,6 +162,13 @@ func stopAll(processes []*Process) (Usage, error) {
 		sum.PeakKiB = max(sum.PeakKiB, p.peakKiB)
 	}
 	return sum, errors.Join(errs...)
+}
+
+// deaf tells that a process which has ended did so by SIGTERM itself: it had not got to where it says what the signal is to
+// do, which is the first thing that a peer does, and so had nothing in hand.
+func (p *Process) deaf() bool {
+	status, ok := p.command.ProcessState.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled() && status.Signal() == syscall.SIGTERM
 }
 
 // tail is the end of the process's log.

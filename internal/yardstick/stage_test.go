@@ -125,6 +125,21 @@ func TestAProcessThatEndsIsSeen(t *testing.T) {
 	}
 }
 
+// Where one process has done all the work before another could say what SIGTERM is to do, the other ends by it. That is no
+// failure; to end in another way is.
+func TestAProcessThatHadNotBegunIsStopped(t *testing.T) {
+	t.Parallel()
+	lockThread(t)
+	at := func([]*Process) error { return nil }
+	if _, err := Run([]*exec.Cmd{exec.CommandContext(t.Context(), "sleep", "60")}, t.TempDir(), "sleep", at); err != nil {
+		t.Errorf("error %v of a process that ended by the signal", err)
+	}
+	killed := func(processes []*Process) error { return processes[0].command.Process.Kill() }
+	if _, err := Run([]*exec.Cmd{exec.CommandContext(t.Context(), "sleep", "60")}, t.TempDir(), "sleep", killed); err == nil {
+		t.Error("a process that was killed ended well")
+	}
+}
+
 // The end of the context ends every wait, and the error says why it ended.
 func TestWaitsEndWithTheirContext(t *testing.T) {
 	t.Parallel()
