@@ -78,6 +78,10 @@ func Open(ctx context.Context, config Config) (*pgxpool.Pool, error) {
 			return nil
 		}
 	}
+	c.AfterConnect = func(_ context.Context, connected *pgx.Conn) error {
+		registerByteArrays(connected.TypeMap())
+		return nil
+	}
 	c.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	c.ConnConfig.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {
 		return &pgconn.CancelRequestContextWatcherHandler{Conn: conn, CancelRequestDelay: cancelDelay, DeadlineDelay: deadlineDelay}
