@@ -20,17 +20,26 @@ func (nothing) Send(context.Context, outbox.Call) outbox.Answer {
 	return outbox.Answer{Status: 200, Sent: true}
 }
 
+// afar answers after a while, so that calls of many lanes wait for their bounds.
+type afar struct{ nothing }
+
+func (a afar) Send(ctx context.Context, call outbox.Call) outbox.Answer {
+	time.Sleep(time.Millisecond)
+	return a.nothing.Send(ctx, call)
+}
+
 // BenchmarkDispatch is what the dispatcher itself costs for each effect: the endpoint does nothing, and
-// the ledger is in memory. With "offered" the intents are handed over as they are ingested, with
+// the ledger is in memory. With "afar" it takes a millisecond to do nothing. With "offered" the intents are handed over as they are ingested, with
 // "paged" they stand in the ledger already.
 func BenchmarkDispatch(b *testing.B) {
 	for _, lanes := range []int32{1, 4} {
-		b.Run(fmt.Sprintf("offered/lanes=%d", lanes), func(b *testing.B) { benchmark(b, lanes, true) })
-		b.Run(fmt.Sprintf("paged/lanes=%d", lanes), func(b *testing.B) { benchmark(b, lanes, false) })
+		b.Run(fmt.Sprintf("offered/lanes=%d", lanes), func(b *testing.B) { benchmark(b, nothing{}, lanes, true) })
+		b.Run(fmt.Sprintf("paged/lanes=%d", lanes), func(b *testing.B) { benchmark(b, nothing{}, lanes, false) })
 	}
+	b.Run("afar/lanes=16", func(b *testing.B) { benchmark(b, afar{}, 16, true) })
 }
 
-func benchmark(b *testing.B, lanes int32, offered bool) {
+func benchmark(b *testing.B, target dispatch.Target, lanes int32, offered bool) {
 	b.Helper()
 	const each = 500 // intents of a batch
 	var settled atomic.Int64
@@ -40,7 +49,7 @@ func benchmark(b *testing.B, lanes int32, offered bool) {
 	d, err := dispatch.New(dispatch.Config{
 		Store: store, Owner: "bench", LeaseTTL: 15 * time.Second, Workers: 64, DrainTimeout: time.Second, StrangerAgeMax: time.Hour,
 		Endpoints: map[string]dispatch.Endpoint{
-			"shop": {Target: nothing{}, Timeout: 5 * time.Second, AttemptsMax: 20, AgeMax: time.Hour, Concurrency: 64, OnDead: dispatch.Continue},
+			"shop": {Target: target, Timeout: 5 * time.Second, AttemptsMax: 20, AgeMax: time.Hour, Concurrency: 64, OnDead: dispatch.Continue},
 		},
 		Hooks: dispatch.Hooks{Flushed: func(f dispatch.Flushed) {
 			if settled.Add(int64(f.Results)) == total {

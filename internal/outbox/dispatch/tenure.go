@@ -206,17 +206,23 @@ func (t *tenure) run(ctx context.Context) *remains {
 	defer timer.Stop()
 	t.wanted = func() bool { return t.l.wanted(ctx) }
 	quit := ctx.Done()
+	var set time.Time // when the timer goes off, zero once it has
 	for t.over == running {
 		select {
 		case <-quit:
 			quit = nil
 		case <-t.l.bell:
 		case <-timer.C:
+			set = time.Time{}
 		case reply := <-t.replies:
 			t.hear(reply)
 		}
 		t.turn() //nolint:contextcheck // what a lane has begun it ends, whatever becomes of ctx
-		timer.Reset(t.rest())
+		// Most turns change nothing about when the next thing happens by itself.
+		if at := t.next(); !at.Equal(set) {
+			timer.Reset(time.Until(at))
+			set = at
+		}
 	}
 	if t.over == fenced {
 		hook2(hooks.Fenced, t.l.number, t.held.Epoch)
@@ -276,8 +282,8 @@ func (t *tenure) answers() []*entry {
 	return answered
 }
 
-// rest is how long nothing happens by itself.
-func (t *tenure) rest() time.Duration {
+// next is when something happens by itself.
+func (t *tenure) next() time.Time {
 	at := t.renewAt
 	sooner := func(other time.Time) {
 		if other.Before(at) {
@@ -313,7 +319,7 @@ func (t *tenure) rest() time.Duration {
 	if due, is := t.book.due(); is {
 		sooner(due)
 	}
-	return max(0, time.Until(at))
+	return at
 }
 
 // ask puts a question to the store and goes on; the reply is heard in a later turn.
