@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"pawl/internal/message"
+	"pawl/internal/transact"
 )
 
 const (
@@ -82,10 +83,11 @@ func commit(ctx context.Context, client *kgo.Client, records []*kgo.Record) erro
 	if err := client.BeginTransaction(); err != nil {
 		return err
 	}
-	if err := client.ProduceSync(ctx, records...).FirstErr(); err != nil {
+	taken, err := client.ProduceSync(ctx, records...).First()
+	if err != nil {
 		return errors.Join(err, client.EndTransaction(context.WithoutCancel(ctx), kgo.TryAbort))
 	}
-	return client.EndTransaction(ctx, kgo.TryCommit)
+	return transact.Commit(ctx, client, taken.Topic, taken.Partition)
 }
 
 // effectRecords are the effects with the numbers from first up to end, as if each were the only one of

@@ -30,6 +30,9 @@ var table = map[string]rule{
 	// must not be aborted needs it.
 	"committed": {outside: []string{"kgo", "kadm"}, tests: []string{"kfake"}},
 
+	// The commit of transactions that a client ends by itself. A leaf, because txn, relay and deadletter write each their own.
+	"transact": {outside: []string{"kgo"}, tests: []string{"kfake"}},
+
 	// Reading the control topic as far as it is written. A leaf, because txn, pause and audit keep their notes there and must
 	// not know each other; apart from kafka, whose topics have no such thing.
 	"control": {outside: []string{"kgo"}, tests: []string{"kfake"}},
@@ -59,7 +62,7 @@ var table = map[string]rule{
 
 	// The results of effects back to Kafka. It meets the ledger through the interface that it declares itself.
 	"outbox/relay": {
-		inside:  []string{"committed", "failpoint", "message", "outbox"},
+		inside:  []string{"committed", "failpoint", "message", "outbox", "transact"},
 		outside: []string{"kgo", "kadm"},
 		tests:   []string{"kfake", "schema", "outbox/ledger/ledgertest"}, // events are held against their published schema
 	},
@@ -83,7 +86,7 @@ var table = map[string]rule{
 	// the interface and the hooks that it declares itself. Its tests run the shipped handlers through
 	// it.
 	"txn": {
-		inside:  []string{"committed", "control", "message"},
+		inside:  []string{"committed", "control", "message", "transact"},
 		outside: []string{"kgo", "kadm", "sync"},
 		tests:   []string{"handlers", "kfake"},
 	},
@@ -115,7 +118,7 @@ var table = map[string]rule{
 	// Reading dead letters back, redriving and discarding them. Apart from kafka, because it knows the
 	// headers of message, and apart from txn, because an operator starts it and it ends.
 	"deadletter": {
-		inside:  []string{"committed", "message"},
+		inside:  []string{"committed", "message", "transact"},
 		outside: []string{"kgo", "kadm"},
 		tests:   []string{"kfake"},
 	},

@@ -10,6 +10,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"pawl/internal/transact"
 )
 
 const (
@@ -104,15 +106,16 @@ func (s *session) commit(ctx context.Context, records []*kgo.Record) error {
 	var (
 		mu      sync.Mutex
 		refused = unsent{errs: make(map[*kgo.Record]error)}
+		taken   *kgo.Record
 	)
 	produce, cancel := context.WithTimeout(ctx, produceTimeout)
 	defer cancel()
 	for _, r := range records {
 		once := *r // the client keeps this attempt's context in it, and the record may be sent again
-		s.client.Produce(produce, &once, func(_ *kgo.Record, err error) {
-			if err != nil {
-				mu.Lock()
-				defer mu.Unlock()
+		s.client.Produce(produce, &once, func(sent *kgo.Record, err error) {
+			mu.Lock()
+			defer mu.Unlock()
+			if taken = sent; err != nil {
 				refused.errs[r] = err
 			}
 		})
@@ -132,7 +135,7 @@ func (s *session) commit(ctx context.Context, records []*kgo.Record) error {
 	}
 	end, cancel := context.WithTimeout(ctx, endTimeout)
 	defer cancel()
-	if err := s.client.EndTransaction(end, kgo.TryCommit); err != nil {
+	if err := transact.Commit(end, s.client, taken.Topic, taken.Partition); err != nil {
 		return fmt.Errorf("end transaction: %w", err)
 	}
 	return nil

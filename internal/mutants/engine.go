@@ -44,9 +44,15 @@ var engine = []Mutant{
 	},
 	{
 		Name: "two-epochs-commit", File: "internal/txn/session.go",
-		Old: "if err == nil && k.wrote.is(r.ProducerID, r.ProducerEpoch) {", New: "if err == nil {",
+		Old: "return p.is(r.ProducerID, r.ProducerEpoch)", New: "return true",
 		Rule: "1: a transaction is of one epoch", Harm: "brokers aborted what the old epoch wrote; its input is committed with the rest",
 		Killers: []string{"TestRule1RecordsOfTwoEpochsAreNotCommitted"},
+	},
+	{
+		Name: "commit-of-what-the-client-does-not-know", File: "internal/transact/commit.go",
+		Old: "for !knows(client, topic, partition) {", New: "for false {",
+		Rule: "1: a commit is sent when the client knows of what it wrote", Harm: "the client aborts and says that it committed: the first transaction of a topic is lost",
+		Killers: []string{"TestCommitWaitsUntilTheClientKnowsWhereItWrote", "TestCommitOfWhatNobodyKnowsIsAnError"},
 	},
 	{
 		Name: "unknown-outcome-is-an-abort", File: "internal/txn/judge.go",

@@ -8,6 +8,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"pawl/internal/transact"
 )
 
 // End implements Session. It is what kgo.GroupTransactSession.End does, without its forced heartbeat (DESIGN.md).
@@ -181,7 +183,11 @@ const endTries = 10
 // unclear one was committed after all is for rule 3 to find out.
 func (k *kgoSession) endTransaction(ctx context.Context, commit bool) (committed bool, err error) {
 	for range endTries {
-		err = k.client.EndTransaction(ctx, kgo.TransactionEndTry(commit))
+		if commit {
+			err = transact.Commit(ctx, k.client, k.wrote.at.topic, k.wrote.at.partition)
+		} else {
+			err = k.client.EndTransaction(ctx, kgo.TryAbort)
+		}
 		if !anyOf(err, kerr.OperationNotAttempted, kerr.TransactionAbortable, kerr.UnknownServerError) {
 			break
 		}

@@ -92,7 +92,7 @@ func TestRule1RecordsOfTwoEpochsAreNotCommitted(t *testing.T) {
 		"a record": func(s *kgoSession, id int64, epoch int16) {
 			s.promise(&kgo.Record{Topic: outTopic, ProducerID: id, ProducerEpoch: epoch - 1}, nil)
 		},
-		"the offsets": func(s *kgoSession, id int64, epoch int16) { s.wrote = producer{true, id, epoch - 1} },
+		"the offsets": func(s *kgoSession, id int64, epoch int16) { s.wrote.id, s.wrote.epoch = id, epoch-1 },
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {

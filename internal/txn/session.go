@@ -126,7 +126,7 @@ func openSession(ctx context.Context, c Config, lane int, plain *kgo.Client, siz
 	}
 	k := &kgoSession{config: c, lane: lane, member: member, ids: map[string][16]byte{}, believed: map[place]kgo.EpochOffset{}, deciding: make(chan struct{}, 1)}
 	k.promise = func(r *kgo.Record, err error) {
-		if err == nil && k.wrote.is(r.ProducerID, r.ProducerEpoch) {
+		if err == nil && k.wrote.took(r) {
 			return
 		}
 		if err == nil {
@@ -441,17 +441,20 @@ type producer struct {
 	known bool
 	id    int64
 	epoch int16
+	at    place // of the first record that was acknowledged
 }
 
 var errOtherProducer = errors.New("the producer's epoch changed within the transaction")
 
-// is reports that this is the producer; whoever comes first is.
-func (p *producer) is(id int64, epoch int16) bool {
+// took notes an acknowledged record and reports that it is of this producer; the first one says who that is.
+func (p *producer) took(r *kgo.Record) bool {
 	if !p.known {
-		*p = producer{true, id, epoch}
+		*p = producer{true, r.ProducerID, r.ProducerEpoch, place{r.Topic, r.Partition}}
 	}
-	return p.id == id && p.epoch == epoch
+	return p.is(r.ProducerID, r.ProducerEpoch)
 }
+
+func (p *producer) is(id int64, epoch int16) bool { return p.known && p.id == id && p.epoch == epoch }
 
 // beginError says that the client is in a state from which no transaction can start.
 type beginError struct{ err error }

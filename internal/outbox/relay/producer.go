@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"pawl/internal/failpoint"
+	"pawl/internal/transact"
 )
 
 const (
@@ -122,7 +123,7 @@ func (p *producer) tell(records []*kgo.Record) error {
 	failpoint.Hit("relay.produced")
 	ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
 	defer cancel()
-	if err := p.client.EndTransaction(ctx, kgo.TryCommit); err != nil {
+	if err := transact.Commit(ctx, p.client, records[0].Topic, records[0].Partition); err != nil {
 		return fmt.Errorf("end transaction: %w", err)
 	}
 	failpoint.Hit("relay.ended")
