@@ -22,6 +22,7 @@ type Process struct {
 	ended   chan struct{}
 	err     error // of the end; read after ended is closed
 	peakKiB int64 // peak resident memory as last seen
+	nowKiB  int64 // resident memory as last seen
 }
 
 // Usage is what processes of a peer took, all together but for the peak.
@@ -60,7 +61,7 @@ func RunToEnd(command *exec.Cmd, log string) (peakKiB int64, err error) {
 			}
 			return p.peakKiB, nil
 		case <-ticker.C:
-			p.notePeak()
+			p.noteMemory()
 		}
 	}
 }
@@ -99,7 +100,7 @@ func start(command *exec.Cmd, log string) (_ *Process, err error) {
 	return p, nil
 }
 
-// check is an error if the process has ended before its time; else it notes the peak of its memory.
+// check is an error if the process has ended before its time; else it notes its memory.
 // The kernel's own figure at the end of a process would not do: it begins with that of the parent.
 func (p *Process) check() error {
 	select {
@@ -107,23 +108,44 @@ func (p *Process) check() error {
 		return fmt.Errorf("process ended early: %w\n%s", errors.Join(p.err, errors.New("its last lines are")), p.tail())
 	default:
 	}
-	p.notePeak()
+	p.noteMemory()
 	return nil
 }
 
-// notePeak notes the peak of its memory so far. Of one that is just ending nothing can be read.
-func (p *Process) notePeak() {
+// noteMemory notes its memory, now and the peak so far. Of one that is just ending nothing can be read.
+func (p *Process) noteMemory() {
 	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.command.Process.Pid), "status"))
 	if err != nil {
 		return
 	}
-	if _, rest, found := bytes.Cut(status, []byte("VmHWM:")); found {
-		if fields := bytes.Fields(rest); len(fields) > 0 {
-			if kib, err := strconv.ParseInt(string(fields[0]), 10, 64); err == nil {
-				p.peakKiB = max(p.peakKiB, kib)
-			}
-		}
+	p.peakKiB = max(p.peakKiB, statusKiB(status, "VmHWM:"))
+	if kib := statusKiB(status, "VmRSS:"); kib > 0 {
+		p.nowKiB = kib
 	}
+}
+
+// statusKiB reads one figure of proc_pid_status(5), 0 where it is not there.
+func statusKiB(status []byte, name string) int64 {
+	_, rest, _ := bytes.Cut(status, []byte(name))
+	fields := bytes.Fields(rest)
+	if len(fields) == 0 {
+		return 0
+	}
+	kib, err := strconv.ParseInt(string(fields[0]), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return kib
+}
+
+// ResidentKiB is the resident memory of processes, all together, as it was last seen: [Stage.Poll] looks each
+// time, and so does whatever waits by it.
+func ResidentKiB(processes []*Process) int64 {
+	sum := int64(0)
+	for _, p := range processes {
+		sum += p.nowKiB
+	}
+	return sum
 }
 
 // CheckAll is an error if one of the processes has ended before its time.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -60,13 +61,17 @@ func TestACopyIsMeasured(t *testing.T) {
 	if err := stage.Fill(t.Context(), task.In, 7, 100, count, func(n int64) { filled = max(filled, n) }); err != nil {
 		t.Fatal(err)
 	}
+	resident := int64(0)
 	var result Copied
 	used, err := Run([]*exec.Cmd{self(t, "loop", address, task.Group, task.In, task.Out)}, t.TempDir(), "loop", func(processes []*Process) (err error) {
-		result, err = stage.Copy(t.Context(), task, count, time.Now(), processes, func(n int64) { copied = n })
+		result, err = stage.Copy(t.Context(), task, count, time.Now(), processes, func(n int64) { copied, resident = n, ResidentKiB(processes) })
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if runtime.GOOS == "linux" && (resident == 0 || resident > used.PeakKiB) {
+		t.Errorf("%d KiB were resident, want some and no more than the peak, %d", resident, used.PeakKiB)
 	}
 	if filled == 0 || copied != count || result.StartUp <= 0 || used.CPU <= 0 || runtime.GOOS == "linux" && used.PeakKiB == 0 {
 		t.Errorf("filled %d, copied %d, %+v, %+v: want %d records and figures", filled, copied, result, used, count)
@@ -105,6 +110,39 @@ func TestAStreamIsMeasured(t *testing.T) {
 			t.Errorf("delivered %+v, want the latency of 200 records", delivered)
 		}
 		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Streams follow each other without a pause for delivery, each record of them is told once, and between two of them
+// the watcher is asked, whose error ends it.
+func TestStreamsFollowEachOther(t *testing.T) {
+	t.Parallel()
+	lockThread(t)
+	stage, address := openStage(t)
+	streams := []Stream{{Count: 50, Bytes: 100, Rate: 1000}, {First: 50, Count: 150, Bytes: 100, Rate: 3000}}
+	var produced []int
+	told := 0
+	refused := errors.New("no more")
+	_, err := Run([]*exec.Cmd{self(t, "loop", address, task.Group, task.In, task.Out)}, t.TempDir(), "loop", func(processes []*Process) error {
+		if err := stage.Joined(t.Context(), task.Group, loopMembers, processes); err != nil {
+			return err
+		}
+		watch := Watch{Delivered: func(*kgo.Record, time.Time) { told++ }, Produced: func(stream int, _ int64) error {
+			produced = append(produced, stream)
+			return nil
+		}}
+		delivered, err := stage.Streams(t.Context(), task, streams, watch, processes)
+		if err != nil || delivered.FromSchedule.Count != 200 || told != 200 || !slices.Equal(produced, []int{0, 1}) {
+			t.Errorf("delivered %+v, told %d, produced %v, %v: want 200 records of two streams", delivered, told, produced, err)
+		}
+		watch.Produced = func(int, int64) error { return refused }
+		if _, err := stage.Streams(t.Context(), task, streams, watch, processes); !errors.Is(err, refused) {
+			t.Errorf("error %v, want %v", err, refused)
+		}
+		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
