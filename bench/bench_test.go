@@ -42,8 +42,8 @@ func TestBothPeersAreMeasured(t *testing.T) {
 	profiles := t.TempDir()
 	found, out := measured(t, "-only", partThroughput+","+partLatency+","+partWire,
 		"-records", "20000", "-rate", "500", "-wire-rate", "100", "-duration", "2s", "-warm-up", "0s", "-cpu-profile", profiles)
-	if len(found.Copies) != 2 || len(found.Waits) != 2 || len(found.Wires) != 2 || len(found.Verdicts) != 4 {
-		t.Fatalf("%d throughput, %d latency and %d wire runs, %d targets, want 2 of each and 4\n%s", len(found.Copies), len(found.Waits), len(found.Wires), len(found.Verdicts), out)
+	if len(found.Copies) != 2 || len(found.Waits) != 2 || len(found.Wires) != 2 || len(found.measured()) != 4 {
+		t.Fatalf("%d throughput, %d latency and %d wire runs, %d targets, want 2 of each and 4\n%s", len(found.Copies), len(found.Waits), len(found.Wires), len(found.measured()), out)
 	}
 	for _, run := range found.Copies {
 		if run.Tally.Seen != 20000 || run.Peak == 0 || run.CPU == 0 {
@@ -95,13 +95,45 @@ func TestLatencyOfKafkaStreamsIsMeasured(t *testing.T) {
 	}
 }
 
+// A backlog is copied beside a shorter one, and every tenth of it has its rate and its memory.
+func TestCatchUpIsMeasured(t *testing.T) {
+	t.Parallel()
+	found, out := measured(t, "-only", partCatchUp, "-records", "50000", "-warm-rounds", "0")
+	if len(found.CatchUps) != 1 || len(found.measured()) != 0 {
+		t.Fatalf("%d runs and %d targets, want one and none for so small a backlog\n%s", len(found.CatchUps), len(found.measured()), out)
+	}
+	run := found.CatchUps[0]
+	if run.Backlog.Tally.Seen != 50000 || run.Steady.Tally.Seen != 10000 || run.Backlog.CPU == 0 {
+		t.Errorf("%+v, want every record of both", run)
+	}
+	for i, part := range run.Tenths {
+		if part.Rate <= 0 || part.Resident <= 0 {
+			t.Errorf("tenth %d: %+v, want figures", i+1, part)
+		}
+	}
+}
+
+// The load changes under one process with its defaults, and each step has its latency and its transactions.
+func TestStepsAreMeasured(t *testing.T) {
+	t.Parallel()
+	found, out := measured(t, "-only", partSteps, "-points", "20,500,20", "-duration", "1s", "-warm-up", "1s", "-warm-rounds", "0")
+	if len(found.Steps) != 3 {
+		t.Fatalf("%d steps, want 3\n%s", len(found.Steps), out)
+	}
+	for _, run := range found.Steps {
+		if float64(run.Latency.Count) != run.Wanted || run.Transactions <= 0 || run.Size <= 0 || run.Rate <= 0 || len(run.Seconds) != 1 {
+			t.Errorf("%s: %+v, want all of its records, and transactions", run.By(), run)
+		}
+	}
+}
+
 // Every peer of the effects part does a little on a real Postgres, and none loses anything.
 func TestEveryPeerOfTheEffectsPartIsMeasured(t *testing.T) {
 	t.Parallel()
 	found, out := measured(t, "-only", partEffects, "-duration", "500ms", "-hold-xmin")
 	// Five peers without a call, and the bare loop too with one.
-	if len(found.Effects) != 5+6 || len(found.Verdicts) != 2*5 {
-		t.Fatalf("%d runs and %d targets, want 11 and 10\n%s", len(found.Effects), len(found.Verdicts), out)
+	if len(found.Effects) != 5+6 || len(found.measured()) != 2*7 {
+		t.Fatalf("%d runs and %d targets, want 11 and 14\n%s", len(found.Effects), len(found.measured()), out)
 	}
 	for _, run := range found.Effects {
 		if run.Effects == 0 || run.Rate <= 0 || run.OwnCPU <= 0 || run.Tally.Calls < run.Effects {

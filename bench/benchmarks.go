@@ -22,6 +22,8 @@ func (r *report) benchmarks() string {
 		writeBenchmarks(&b, name, r.Cores, p.Copies, copyColumns, func(yardstick.CopyRun) int64 { return p.Records })
 		writeBenchmarks(&b, name, r.Cores, p.Waits, waitColumns, count)
 	}
+	writeBenchmarks(&b, "CatchUp/"+task, r.Cores, r.CatchUps, catchUpColumns, func(catchUpRun) int64 { return r.Backlog })
+	writeBenchmarks(&b, fmt.Sprintf("Steps/bytes=%d/partitions=%d", r.Bytes, r.Partitions), r.Cores, r.Steps, stepColumns, func(run stepRun) int64 { return run.Latency.Count })
 	return b.String()
 }
 

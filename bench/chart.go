@@ -16,6 +16,8 @@ type chart struct {
 	title  string
 	verb   string // of a figure
 	groups []chartGroup
+	// apart: each group is of another figure and has its own scale; all its bars are of one peer.
+	apart bool
 }
 
 type chartGroup struct {
@@ -39,18 +41,11 @@ var chartColours = []string{"#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00
 
 // svg draws the chart. The background is white, so that it can be read on a dark page.
 func (c chart) svg() string {
-	most := 0.0
 	height := titleTop
 	for _, group := range c.groups {
 		height += len(group.bars)*(barHeight+barGap) + groupGap
-		for _, bar := range group.bars {
-			most = max(most, bar.Most)
-		}
 	}
-	scale := 0.0
-	if most > 0 {
-		scale = (chartWidth - chartLabels - chartFigures) / most
-	}
+	scale := scaleOf(c.groups...)
 	var b strings.Builder
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" role="img" font-family="sans-serif" font-size="13">`+"\n", chartWidth, height)
 	fmt.Fprintf(&b, `<title>%[1]s</title>`+"\n"+`<rect width="100%%" height="100%%" fill="#fff"/>`+"\n"+`<text x="10" y="24" font-size="15">%[1]s</text>`+"\n", escape(c.title))
@@ -60,7 +55,13 @@ func (c chart) svg() string {
 			fmt.Fprintf(&b, `<text x="10" y="%d" font-weight="bold">%s</text>`+"\n", y+10, escape(group.label))
 			y += groupGap - barGap
 		}
+		if c.apart {
+			scale = scaleOf(group)
+		}
 		for i, bar := range group.bars {
+			if c.apart {
+				i = 0
+			}
 			bar.draw(&b, y, scale, chartColours[i%len(chartColours)], c.verb)
 			y += barHeight + barGap
 		}
@@ -68,6 +69,17 @@ func (c chart) svg() string {
 	}
 	b.WriteString("</svg>\n")
 	return b.String()
+}
+
+// scaleOf is the pixels of one, such that the longest bar fits.
+func scaleOf(groups ...chartGroup) float64 {
+	most := 0.0
+	for _, group := range groups {
+		for _, bar := range group.bars {
+			most = max(most, bar.Most)
+		}
+	}
+	return quotient(chartWidth-chartLabels-chartFigures, most)
 }
 
 func (bar chartBar) draw(b *strings.Builder, y int, scale float64, colour, verb string) {

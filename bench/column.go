@@ -27,7 +27,11 @@ var waitColumns = []yardstick.Column[yardstick.WaitRun]{
 }
 
 func printColumns[R yardstick.Measured](table io.Writer, peers []string, runs []R, columns []yardstick.Column[R]) {
-	for _, row := range yardstick.Rows(peers, runs, columns) {
+	printRows(table, yardstick.Rows(peers, runs, columns))
+}
+
+func printRows(table io.Writer, rows [][]string) {
+	for _, row := range rows {
 		fmt.Fprintln(table, strings.Join(row, "\t"))
 	}
 	fmt.Fprintln(table)

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"math"
 	"slices"
 
 	"pawl/internal/yardstick"
@@ -53,50 +52,6 @@ func mean(values []float64) float64 {
 		sum += v
 	}
 	return sum / float64(len(values))
-}
-
-func (r *report) judgeEffects(target string) {
-	ratio := func(peer, base string, pick func(effectRun) float64) (float64, bool) {
-		peers := r.effectPeers(target)
-		below := r.effects(target, base, pick).Median
-		if !slices.Contains(peers, peer) || below <= 0 {
-			return 0, false
-		}
-		return r.effects(target, peer, pick).Median / below, true
-	}
-	atLeast := func(what string, wanted, value float64, measured bool) {
-		if measured {
-			r.Verdicts = append(r.Verdicts, verdict{what + ", target " + target, value, fmt.Sprintf("at least %.1f", wanted), value >= wanted})
-		}
-	}
-	atMost := func(what string, wanted, value float64, measured bool) {
-		if measured {
-			r.Verdicts = append(r.Verdicts, verdict{what + ", target " + target, value, fmt.Sprintf("at most %.1f", wanted), value <= wanted})
-		}
-	}
-	wanted := float64(targetNothingRate)
-	if target == targetHTTP {
-		wanted = targetHTTPRate
-	}
-	value, measured := ratio(effectPawl, effectRiver, effectRate)
-	atLeast("effects/s by those of river", wanted, value, measured)
-	value, measured = ratio(effectPawl, effectRiver, effectServerCPU)
-	atMost("CPU of Postgres per effect by that of river", targetServerShare, value, measured)
-	value, measured = ratio(effectPawl, effectRiver, effectWAL)
-	atMost("WAL per effect by that of river", targetServerShare, value, measured)
-	value, measured = ratio(effectPawl+effectHeld, effectPawl, effectRate)
-	atLeast("effects/s under a transaction held open by those without", targetHeldRate, value, measured)
-
-	worst, steadiest, once := 0.0, math.Inf(1), false
-	for _, run := range r.Effects {
-		if run.Target == target && (run.Peer == effectPawl || run.Peer == effectPawl+effectHeld) {
-			once = true
-			worst = max(worst, float64(run.Tally.Disordered+run.Tally.Repeated))
-			steadiest = min(steadiest, run.steadiness())
-		}
-	}
-	atMost("calls of pawl that were out of order or repeated, in any run", 0, worst, once)
-	atLeast("second half of a run of pawl by its first, the worst", targetDecayRate, steadiest, once && r.Length >= decayDuration)
 }
 
 func effectRate(run effectRun) float64      { return run.Rate }

@@ -47,6 +47,9 @@ type effectRun struct {
 	effectFigures
 }
 
+// By names the peer.
+func (run effectRun) By() string { return run.Peer }
+
 // effectStage is the Postgres that all peers share, each run with a database of its own.
 type effectStage struct {
 	settings  settings

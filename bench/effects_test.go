@@ -219,18 +219,20 @@ func TestEffectTargetsAreJudged(t *testing.T) {
 		figures     effectFigures
 		missed      int
 	}{
-		{targetNothing, 10, 0.2, steady, 0},
-		{targetNothing, 9.9, 0.2, steady, 1},
-		{targetHTTP, 4, 0.2, steady, 0},
-		{targetHTTP, 3.9, 0.21, steady, 3},
-		{targetHTTP, 4, 0.2, falling, 2},
+		{targetNothing, 12, 0.1, steady, 0},
+		{targetNothing, 10, 0.2, steady, 2},
+		{targetNothing, 9.9, 0.2, steady, 3},
+		{targetHTTP, 5, 0.1, steady, 0},
+		{targetHTTP, 4, 0.2, steady, 2},
+		{targetHTTP, 3.9, 0.21, steady, 5},
+		{targetHTTP, 5, 0.1, falling, 2},
 	}
 	for _, test := range tests {
 		r := sampleEffects(test.target, test.rate, test.share, test.figures)
 		var table bytes.Buffer
 		r.print(&table)
-		if len(r.Verdicts) != 6 || strings.Count(table.String(), "missed") != test.missed || r.met() != (test.missed == 0) {
-			t.Errorf("%+v: want %d of six missed\n%s", test, test.missed, &table)
+		if len(r.measured()) != 8 || strings.Count(table.String(), "missed") != test.missed || r.met() != (test.missed == 0) {
+			t.Errorf("%+v: want %d of eight missed\n%s", test, test.missed, &table)
 		}
 		for _, peer := range []string{effectPawl, effectPawl + effectHeld, effectRiver} {
 			if !strings.Contains(table.String(), fmt.Sprintf("\n%s ", peer)) {
@@ -244,8 +246,8 @@ func TestShortRunsAreNotJudgedByTheirDecay(t *testing.T) {
 	t.Parallel()
 	r := sampleEffects(targetNothing, 10, 0.2, effectFigures{Slices: []float64{9, 9, 1}})
 	r.Length = decayDuration - 1
-	if r.judge(); len(r.Verdicts) != 5 {
-		t.Errorf("targets %+v, want five", r.Verdicts)
+	if r.judge(); len(r.measured()) != 7 {
+		t.Errorf("targets %+v, want seven", r.measured())
 	}
 }
 

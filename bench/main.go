@@ -111,6 +111,7 @@ type settings struct {
 	rounds     int
 	warmRounds int // before those, where there is a broker
 	count      int64
+	backlog    int64 // records of a catch-up
 	bytes      int
 	parts      int
 	processes  int
@@ -142,18 +143,18 @@ func parseFlags(args []string, stderr io.Writer) (settings, error) {
 	flags.SetOutput(stderr)
 	flags.StringVar(&s.processor, "processor", "bin/processor", "`path` of the processor binary")
 	flags.StringVar(&s.out, "out", "results", "`folder` for result files")
-	flags.StringVar(&s.only, "only", "throughput,latency", "`parts` to run; the others are "+partWire+", which needs Postgres too, "+partEffects+", which needs no broker, and the sweeps "+sweepNames())
+	flags.StringVar(&s.only, "only", "throughput,latency", "`parts` to run; the others are "+partCatchUp+": a backlog that waits when this project starts, "+partSteps+": a load that changes under one process with its defaults, "+partWire+", which needs Postgres too, "+partEffects+", which needs no broker, and the sweeps "+sweepNames())
 	flags.StringVar(&s.peers, "peers", processorName+","+loopName, "`names` of those to measure, of "+strings.Join(peerNames, ", ")+"; targets need the first two")
 	flags.IntVar(&s.rounds, "rounds", 5, "rounds that count, after some that warm up; in each, every peer runs once")
 	flags.IntVar(&s.warmRounds, "warm-rounds", brokerWarmUp, "rounds before those that count, where there is a broker to warm up")
-	flags.Int64Var(&s.count, "records", 500_000, "records to copy in a throughput run")
+	flags.Int64Var(&s.count, "records", 500_000, fmt.Sprintf("records to copy in a throughput run; if it is not given, %d in a catch-up", catchUpRecords))
 	flags.IntVar(&s.bytes, "bytes", 500, "size of a record's value")
 	flags.IntVar(&s.parts, "partitions", 8, "partitions of every topic")
 	flags.IntVar(&s.processes, "processes", 2, "processes of each peer")
-	flags.IntVar(&s.lanes, "lanes", (runtime.GOMAXPROCS(0)+1)/2, "lanes of each processor; what it would choose itself if none are given")
+	flags.IntVar(&s.lanes, "lanes", defaultLanes(), "lanes of each processor; what it would choose itself if none are given")
 	flags.Float64Var(&s.rate, "rate", 5000, "records per second of a latency run")
-	flags.DurationVar(&s.duration, "duration", 0, "length of a latency or wire run (0: 20s) or an effects run (0: 10s)")
-	flags.DurationVar(&s.warmUp, "warm-up", 5*time.Second, "load before a latency or wire run, not measured")
+	flags.DurationVar(&s.duration, "duration", 0, "length of a latency or wire run (0: 20s), an effects run (0: 10s) or a step (0: 10s)")
+	flags.DurationVar(&s.warmUp, "warm-up", 5*time.Second, "load before a latency or wire run or the first step, not measured")
 	flags.BoolVar(&s.check, "check", false, "exit with 3 when a target is missed")
 	flags.StringVar(&s.kafka, "brokers", "", "`addresses` of an idle broker to use; empty: start one")
 	flags.StringVar(&s.cpuProfile, "cpu-profile", "", "`folder` for CPU profiles of the peers that are this program: all of the effects part, and the loops")
@@ -161,14 +162,23 @@ func parseFlags(args []string, stderr io.Writer) (settings, error) {
 	flags.StringVar(&s.effectTargets, "effect-targets", targetNothing+","+targetHTTP, "`names` of what effects call")
 	flags.IntVar(&s.effectBytes, "effect-bytes", 200, "size of an effect's body")
 	flags.Float64Var(&s.wireRate, "wire-rate", 1000, "effects per second of a wire run")
-	flags.StringVar(&s.points, "points", "", "`numbers` to measure a sweep at instead of its own; only one may be in -only then")
+	flags.StringVar(&s.points, "points", "", "`numbers` to measure a sweep at instead of its own, or the records/s of the steps instead of "+defaultSteps+"; only one of those may be in -only then")
 	flags.Int64Var(&s.sweepBytes, "sweep-bytes", 250_000_000, "bytes to copy in a run of a sweep, at most")
 	flags.StringVar(&s.report, "report", "", "measure nothing: write performance.md and its charts in this `folder` from the results in its folder performance")
 	flags.BoolVar(&s.holdXmin, "hold-xmin", false, "measure pawl and river also while a transaction is held open")
 	if err := flags.Parse(args); err != nil {
 		return s, err
 	}
+	s.backlog = catchUpRecords
+	flags.Visit(func(given *flag.Flag) {
+		if given.Name == "records" {
+			s.backlog = s.count
+		}
+	})
 	errs := []error{s.checkEffects()}
+	if (s.has(partCatchUp) || s.has(partSteps)) && !slices.Contains(strings.Split(s.peers, ","), processorName) {
+		errs = append(errs, fmt.Errorf("%s and %s measure %s: name it in -peers", partCatchUp, partSteps, processorName))
+	}
 	if flags.NArg() > 0 {
 		errs = append(errs, fmt.Errorf("unknown argument %q", flags.Arg(0)))
 	}
@@ -181,7 +191,7 @@ func parseFlags(args []string, stderr io.Writer) (settings, error) {
 	if s.rate <= 0 || s.wireRate <= 0 || s.duration < 0 || s.warmUp < 0 {
 		errs = append(errs, errors.New("rates must be above 0, duration and warm-up not below"))
 	}
-	parts := []string{partThroughput, partLatency, partWire, partEffects}
+	parts := []string{partThroughput, partLatency, partCatchUp, partSteps, partWire, partEffects}
 	for _, sweep := range sweeps {
 		parts = append(parts, sweep.name)
 	}
@@ -197,6 +207,8 @@ func parseFlags(args []string, stderr io.Writer) (settings, error) {
 const (
 	partThroughput = "throughput"
 	partLatency    = "latency"
+	partCatchUp    = "catch-up"
+	partSteps      = "steps"
 	partWire       = "wire"
 	partEffects    = "effects"
 )
@@ -205,7 +217,8 @@ func (s settings) has(part string) bool { return slices.Contains(strings.Split(s
 
 // needsBroker tells whether one of the parts has to do with records.
 func (s settings) needsBroker() bool {
-	return s.has(partThroughput) || s.has(partLatency) || s.has(partWire) || slices.ContainsFunc(sweeps, func(one sweep) bool { return s.has(one.name) })
+	parts := []string{partThroughput, partLatency, partCatchUp, partSteps, partWire}
+	return slices.ContainsFunc(parts, s.has) || slices.ContainsFunc(sweeps, func(one sweep) bool { return s.has(one.name) })
 }
 
 // latencyDuration is the length of a latency or wire run.
@@ -289,6 +302,16 @@ func onBroker(ctx context.Context, s settings, programs programs, peers []peer, 
 			if err := stage.sweep(ctx, sweep, programs, report); err != nil {
 				return err
 			}
+		}
+	}
+	if s.has(partCatchUp) {
+		if err := stage.catchUp(ctx, programs, report); err != nil {
+			return err
+		}
+	}
+	if s.has(partSteps) {
+		if err := stage.steps(ctx, programs, report); err != nil {
+			return err
 		}
 	}
 	if s.has(partWire) {

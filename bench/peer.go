@@ -6,8 +6,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -22,6 +24,8 @@ type job struct {
 
 	// steady: a stream comes at a rate and its latency counts; else a backlog waits and the rate counts.
 	steady bool
+
+	lasts time.Duration // of its load, where it may take longer than runTimeout
 
 	// Of the wire part.
 	url string // what to call
@@ -57,30 +61,46 @@ type processorPeer struct {
 	binary     string
 	folder     string
 	processes  int
-	lanes      int
+	lanes      int // 0: no knob is set, and it has as many as it takes by itself
 	partitions int
 }
 
+func newProcessorPeer(s settings, programs programs) *processorPeer {
+	return &processorPeer{binary: programs.binary, folder: programs.folder, processes: s.processes, lanes: s.lanes, partitions: s.parts}
+}
+
+// defaultLanes is how many lanes a processor has where nothing says so: one for two cores.
+func defaultLanes() int { return (runtime.GOMAXPROCS(0) + 1) / 2 }
+
 func (p *processorPeer) name() string { return processorName }
-func (p *processorPeer) members() int { return p.processes * p.lanes }
 func (p *processorPeer) exact() bool  { return true }
+
+func (p *processorPeer) members() int {
+	if p.lanes == 0 {
+		return p.processes * defaultLanes()
+	}
+	return p.processes * p.lanes
+}
 
 func (p *processorPeer) configPath(j job) string { return filepath.Join(p.folder, j.name+".yaml") }
 
 // config keeps every default but what names the job, the lanes, and a port that cannot collide.
 func (p *processorPeer) config(j job) string {
-	return fmt.Sprintf(`application: %s
+	text := fmt.Sprintf(`application: %s
 kafka: {brokers: [%s]}
 input: {start: earliest}
 routes:
   - {topics: [%s], handler: copy, config: {output: out}}
 outputs:
   out: {topic: %s, partitions: %d}
-txn: {lanes: %d}
 effects: {enabled: false}
 admin: {listen: "127.0.0.1:0"}
 log: {level: warn, format: text}
-`, j.name, strings.Join(j.brokers, ", "), j.in, j.out, p.partitions, p.lanes)
+`, j.name, strings.Join(j.brokers, ", "), j.in, j.out, p.partitions)
+	if p.lanes > 0 {
+		text += fmt.Sprintf("txn: {lanes: %d}\n", p.lanes)
+	}
+	return text
 }
 
 func (p *processorPeer) prepare(ctx context.Context, _ *stage, j job) error {

@@ -55,7 +55,7 @@ func newPeers(s settings, programs programs) []peer {
 	for name := range strings.SplitSeq(s.peers, ",") {
 		switch name {
 		case processorName:
-			peers = append(peers, &processorPeer{binary: programs.binary, folder: programs.folder, processes: s.processes, lanes: s.lanes, partitions: s.parts})
+			peers = append(peers, newProcessorPeer(s, programs))
 		case loopName:
 			peers = append(peers, &loopPeer{self: programs.self, processes: s.processes})
 		case sessionName:

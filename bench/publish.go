@@ -59,14 +59,45 @@ func makePage(docs string) (*page, error) {
 	if len(paths) == 0 {
 		p.text.WriteString("\nNo result is kept.\n")
 	}
-	for _, path := range paths {
+	results := make([]result, len(paths))
+	for i, path := range paths {
 		r, err := readReport(path)
 		if err != nil {
 			return nil, err
 		}
-		p.add(strings.TrimSuffix(filepath.Base(path), ".json"), r)
+		r.judge() // by the targets of today
+		results[i] = result{strings.TrimSuffix(filepath.Base(path), ".json"), r}
+	}
+	p.addTargets(results)
+	for _, one := range results {
+		p.add(one.name, one.report)
 	}
 	return p, nil
+}
+
+// result is a report that is kept, under the name of its file.
+type result struct {
+	name string
+	*report
+}
+
+// addTargets writes every target with the newest result that tells of it.
+func (p *page) addTargets(results []result) {
+	p.text.WriteString("\n## Targets\n\nAll that is wanted, by the newest result that has the figure and, where it is a ratio, both of its peers.\n")
+	var nothing report
+	nothing.judge()
+	rows := [][]string{append(verdictTitles(), "result")}
+	for i, v := range nothing.Verdicts {
+		from := ""
+		var newest time.Time
+		for _, one := range results {
+			if one.Verdicts[i].Measured && one.Began.After(newest) {
+				v, newest, from = one.Verdicts[i], one.Began, fmt.Sprintf("[%[1]s](#%[1]s)", one.name)
+			}
+		}
+		rows = append(rows, append(v.cells(), from))
+	}
+	p.table(rows)
 }
 
 // readReport reads what save wrote. A file that says neither when nor how it was made is no result.
@@ -113,7 +144,9 @@ func (p *page) add(name string, r *report) {
 	for _, w := range sweeps {
 		p.addSweep(name, w, r)
 	}
-	p.addVerdicts(r.Verdicts)
+	p.addCatchUp(name, r)
+	p.addSteps(name, r)
+	p.addVerdicts(r.measured())
 }
 
 // addSweep writes the part of a sweep, if it was measured.
@@ -144,14 +177,47 @@ func (p *page) addSweep(name string, w sweep, r *report) {
 	}
 }
 
+// addCatchUp writes the part of a backlog, if it was measured.
+func (p *page) addCatchUp(name string, r *report) {
+	if len(r.CatchUps) == 0 {
+		return
+	}
+	fmt.Fprintf(&p.text, "\n### Catch-up\n\nA backlog of %d records of %d bytes that waits as the processor starts, beside a throughput run in the same round; %d partitions, %d processes with %d lanes each. A tenth is one of what was copied after the first commit; its memory is the most that was seen.\n",
+		r.Backlog, r.Bytes, r.Partitions, r.Processes, r.Lanes)
+	p.table(yardstick.Rows([]string{processorName}, r.CatchUps, catchUpColumns))
+	p.table(r.tenthRows())
+	p.chart(name+"-catch-up", chart{title: "Rate and memory over a backlog", verb: "%.0f", apart: true, groups: []chartGroup{
+		{label: "records/s (even is better)", bars: r.tenthsOf(tenthRate)},
+		{label: "MiB of all processes (even is better)", bars: r.tenthsOf(tenthResident)},
+	}})
+}
+
+// addSteps writes the part of a load that changes, if it was measured.
+func (p *page) addSteps(name string, r *report) {
+	if len(r.Steps) == 0 {
+		return
+	}
+	fmt.Fprintf(&p.text, "\n### Steps\n\nOne process with its defaults, while the load changes every %s; records of %d bytes, %d partitions. Latency in ms from when a record was due, for the records of the step. Settled is the first second whose p99 is below twice the median of its step; `+Inf`: none was.\n",
+		r.StepLength, r.Bytes, r.Partitions)
+	p.table(r.stepRows())
+	names := r.stepNames()
+	picture := chart{title: "A load that changes under one process with its defaults", verb: "%.1f", apart: true}
+	picture.groups = []chartGroup{
+		groupOf("p50, ms (less is better)", names, r.Steps, stepColumns[1]),
+		groupOf("p99, ms (less is better)", names, r.Steps, stepColumns[2]),
+		groupOf("records per transaction", names, r.Steps, stepColumns[4]),
+	}
+	p.chart(name+"-steps", picture)
+}
+
 func (p *page) addVerdicts(verdicts []verdict) {
 	if len(verdicts) == 0 {
 		return
 	}
 	p.text.WriteString("\n### Targets\n")
-	table := [][]string{{"target", "measured", "wanted", ""}}
+	table := [][]string{verdictTitles()}
 	for _, v := range verdicts {
-		table = append(table, []string{v.What, fmt.Sprintf("%.2f", v.Value), v.Target, v.word()})
+		table = append(table, v.cells())
 	}
 	p.table(table)
 }

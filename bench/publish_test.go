@@ -46,6 +46,8 @@ func full() *report {
 		{Sweep: "sizes", Value: 100, Unit: "bytes a record", Records: 7, Copies: []yardstick.CopyRun{{Peer: processorName, Copied: yardstick.Copied{Rate: 70}, CPU: 1.5, Broker: 2.5}, {Peer: loopName, Copied: yardstick.Copied{Rate: 80}}}},
 		{Sweep: "rates", Value: 5000, Unit: "records/s", Waits: []yardstick.WaitRun{{Peer: processorName, Latency: load.Summary{Count: 9, P99: time.Second}}}},
 	}
+	r.Backlog, r.CatchUps = catchUpRecords, []catchUpRun{caughtUp(90, 100, 45, 1.25)}
+	r.StepLength, r.Steps = 2*time.Second, stepsOf()
 	return r
 }
 
@@ -69,6 +71,10 @@ func TestPageShowsEveryPartOfAResult(t *testing.T) {
 	for _, part := range []string{
 		"## quiet", "`bench -rounds 3`", "2026-11-30", "load average before it 0.1", "| processor | 20 (10..30) |",
 		"| loop | 0.0 (0.0..0.0) | 10.0 (10.0..10.0) |", "p99 scheduled", "100 bytes a record:", "| processor | 70 (70..70) | 1.50 (1.50..1.50) | 2.50 (2.50..2.50) |",
+		"### Catch-up", "| tenth 10 | 45 (45..45) | 125 (125..125) |", "| 90 (90..90) | 100 (100..100) | 0.90 (0.90..0.90) | 45 (45..45) |",
+		"### Steps", "| step-2-at-1000 | 1000 (1000..1000) | 4.0 (4.0..4.0) | 6.0 (6.0..6.0) |", "| 20.0 (20.0..20.0) |", "(+Inf..+Inf)",
+		"| resident memory in the last tenth of a catch-up by that in the second, the worst | 1.250 | at most 1.10 | missed | [quiet](#quiet) |",
+		"| client CPU per record by that of Kafka Streams at its best | - | at most 0.167 | not measured |  |",
 		"5000 records/s:", "1000.0 (1000.0..1000.0)", "### Targets", "| missed |",
 	} {
 		if !strings.Contains(string(text), part) {
@@ -76,8 +82,8 @@ func TestPageShowsEveryPartOfAResult(t *testing.T) {
 		}
 	}
 	shown := regexp.MustCompile(`!\[.*\]\((.*\.svg)\)`).FindAllStringSubmatch(string(text), -1)
-	if len(shown) != 5 {
-		t.Errorf("%d charts are shown, want those of throughput, CPU, latency and two sweeps", len(shown))
+	if len(shown) != 7 {
+		t.Errorf("%d charts are shown, want those of throughput, CPU, latency, two sweeps, catch-up and steps", len(shown))
 	}
 	for _, match := range shown {
 		wellFormed(t, filepath.Join(folder, match[1]))
@@ -117,6 +123,21 @@ func TestBarsAreDrawnToScale(t *testing.T) {
 	}
 }
 
+// Figures of different kinds share a picture: the longest bar of each group is as long, and no colour tells peers apart
+// where there is one.
+func TestGroupsApartHaveTheirOwnScale(t *testing.T) {
+	t.Parallel()
+	bars := func(n float64) []chartBar {
+		return []chartBar{{"a", yardstick.Spread{Median: n, Least: n, Most: n}}, {"b", yardstick.Spread{Median: n / 2, Least: n / 2, Most: n / 2}}}
+	}
+	text := chart{verb: "%.0f", apart: true, groups: []chartGroup{{"large", bars(1e6)}, {"small", bars(10)}}}.svg()
+	for _, part := range []string{`width="420" height="18" fill="#0072b2"`, `width="210" height="18" fill="#0072b2"`} {
+		if strings.Count(text, part) != 2 {
+			t.Errorf("the chart has %q %d times, want it in both groups:\n%s", part, strings.Count(text, part), text)
+		}
+	}
+}
+
 func TestResultWithoutItsOriginIsRefused(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]func(*report){
@@ -140,7 +161,7 @@ func TestResultWithoutItsOriginIsRefused(t *testing.T) {
 // unit.
 func TestReportIsWrittenAsBenchmarks(t *testing.T) {
 	t.Parallel()
-	line := regexp.MustCompile(`^Benchmark[^ ]+/peer=[a-z-]+-2 [0-9]+( [0-9.e+-]+ [^ ]+)+$`)
+	line := regexp.MustCompile(`^Benchmark[^ ]+/peer=[a-z0-9-]+-2 [0-9]+( [0-9.e+-]+ [^ ]+| \+Inf [^ ]+)+$`)
 	lines := 0
 	text := full().benchmarks()
 	for one := range strings.Lines(text) {
@@ -151,8 +172,8 @@ func TestReportIsWrittenAsBenchmarks(t *testing.T) {
 			}
 		}
 	}
-	if lines != 6+6+2+1 {
-		t.Errorf("%d lines, want one for each of 15 runs\n%s", lines, text)
+	if lines != 6+6+2+1+1+3 {
+		t.Errorf("%d lines, want one for each of 19 runs\n%s", lines, text)
 	}
 	if part := "BenchmarkSweep/sizes=100/peer=processor-2 7 70 records/s 1.5 client-cpu-s/Mrec 2.5 broker-cpu-s/Mrec"; !strings.Contains(text, part) {
 		t.Errorf("lacks %q\n%s", part, text)

@@ -8,32 +8,11 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"pawl/internal/yardstick"
-)
-
-// The targets. Ratios are this project's median by that of the at-least-once loop.
-const (
-	targetRate    = 0.85 // at least
-	targetLatency = 2.5  // of the 99th percentile, at most
-	targetPeakMiB = 150  // of one process at full load, below
-	targetWire    = 3.0  // of the 99th percentile from commit to call, at most
-)
-
-// The targets of the effects part. Ratios are those of this project's median to that of River as it
-// comes, or to its own where nothing holds the server back.
-const (
-	targetNothingRate = 10  // at least
-	targetHTTPRate    = 4   // at least
-	targetServerShare = 0.2 // CPU of Postgres and WAL for each effect, at most
-	targetHeldRate    = 0.9 // at least
-	targetDecayRate   = 0.9 // of the second half of the slowest run by its first half, at least
-	// decayDuration is how long a run must be for its decay to be judged.
-	decayDuration = 5 * time.Minute
 )
 
 // report is what a run of bench found.
@@ -56,6 +35,10 @@ type report struct {
 	Copies     []yardstick.CopyRun `json:"throughput"`
 	Waits      []yardstick.WaitRun `json:"latency"`
 	Points     []point             `json:"sweeps,omitempty"`
+	Backlog    int64               `json:"backlog,omitempty"` // records of a catch-up
+	CatchUps   []catchUpRun        `json:"catch_up,omitempty"`
+	StepLength time.Duration       `json:"step_duration_ns,omitempty"`
+	Steps      []stepRun           `json:"steps,omitempty"`
 	Wires      []wireRun           `json:"wire,omitempty"`
 	WireRate   float64             `json:"wire_rate,omitempty"`
 	Postgres   string              `json:"postgres,omitempty"`
@@ -65,26 +48,17 @@ type report struct {
 	Verdicts   []verdict           `json:"targets"`
 }
 
-// verdict compares a figure with its target.
-type verdict struct {
-	What   string  `json:"what"`
-	Value  float64 `json:"value"`
-	Target string  `json:"target"`
-	Met    bool    `json:"met"`
-}
-
-func (v verdict) word() string {
-	if v.Met {
-		return "met"
-	}
-	return "missed"
-}
-
 func newReport(s settings, peers []peer) *report {
 	r := &report{
 		Began: time.Now().UTC(), Go: runtime.Version(), Cores: runtime.NumCPU(), LoadBefore: "unknown",
 		Records: s.count, Bytes: s.bytes, Partitions: s.parts, Processes: s.processes, Lanes: s.lanes,
 		Rate: s.rate, Duration: s.latencyDuration(),
+	}
+	if s.has(partCatchUp) {
+		r.Backlog = s.backlog
+	}
+	if s.has(partSteps) {
+		r.StepLength = s.stepDuration()
 	}
 	if s.has(partEffects) {
 		r.Body, r.Length = s.effectBytes, s.effectDuration()
@@ -126,62 +100,8 @@ func (r *report) addWire(run wireRun)           { r.Wires = append(r.Wires, run)
 
 func (r *report) addEffects(run effectRun) { r.Effects = append(r.Effects, run) }
 
-func (r *report) copies(peer string, pick func(yardstick.CopyRun) float64) yardstick.Spread {
-	return yardstick.SpreadFor(r.Copies, peer, pick)
-}
-
-func (r *report) waits(peer string, pick func(yardstick.WaitRun) float64) yardstick.Spread {
-	return yardstick.SpreadFor(r.Waits, peer, pick)
-}
-
 func (r *report) wires(peer string, pick func(wireRun) float64) yardstick.Spread {
-	return yardstick.Figures(r.Wires, func(run wireRun) bool { return run.Peer == peer }, pick)
-}
-
-// judge compares with the targets what was measured.
-func (r *report) judge() {
-	r.Verdicts = nil
-	r.judgeCopies()
-	r.judgeWire()
-	for _, target := range r.effectTargets() {
-		r.judgeEffects(target)
-	}
-}
-
-func (r *report) judgeCopies() {
-	if !slices.Contains(r.Peers, processorName) {
-		return // the targets are its own
-	}
-	if len(r.Copies) > 0 {
-		rate := func(run yardstick.CopyRun) float64 { return run.Rate }
-		if base := r.copies(loopName, rate).Median; base > 0 {
-			ratio := r.copies(processorName, rate).Median / base
-			r.Verdicts = append(r.Verdicts, verdict{"throughput by that of the loop", ratio, fmt.Sprintf("at least %.2f", targetRate), ratio >= targetRate})
-		}
-		peak := r.copies(processorName, func(run yardstick.CopyRun) float64 { return run.Peak }).Most
-		r.Verdicts = append(r.Verdicts, verdict{"peak memory of a process, MiB", peak, fmt.Sprintf("below %d", targetPeakMiB), peak < targetPeakMiB})
-	}
-	if len(r.Waits) > 0 {
-		p99 := func(run yardstick.WaitRun) float64 { return yardstick.Milliseconds(run.Latency.P99) }
-		if base := r.waits(loopName, p99).Median; base > 0 {
-			ratio := r.waits(processorName, p99).Median / base
-			r.Verdicts = append(r.Verdicts, verdict{"p99 latency by that of the loop", ratio, fmt.Sprintf("at most %.1f", targetLatency), ratio <= targetLatency})
-		}
-	}
-}
-
-func (r *report) judgeWire() {
-	p99 := func(run wireRun) float64 { return yardstick.Milliseconds(run.Latency.P99) }
-	base, mine := r.wires(loopName, p99).Median, r.wires(processorName, p99).Median
-	if base > 0 && mine > 0 {
-		ratio := mine / base
-		r.Verdicts = append(r.Verdicts, verdict{"p99 from commit to call by that of the loop", ratio, fmt.Sprintf("at most %.1f", targetWire), ratio <= targetWire})
-	}
-}
-
-// met tells whether no target was missed.
-func (r *report) met() bool {
-	return !slices.ContainsFunc(r.Verdicts, func(v verdict) bool { return !v.Met })
+	return yardstick.SpreadFor(r.Wires, peer, pick)
 }
 
 // print writes the tables.
@@ -206,18 +126,26 @@ func (r *report) print(w io.Writer) {
 			printColumns(table, r.Peers, p.Waits, waitColumns)
 		}
 	}
+	if len(r.CatchUps) > 0 {
+		fmt.Fprintf(table, "catch-up of %d records of %d bytes, %d partitions, %d processes; median (least..most)\n", r.Backlog, r.Bytes, r.Partitions, r.Processes)
+		printColumns(table, []string{processorName}, r.CatchUps, catchUpColumns)
+		printRows(table, r.tenthRows())
+	}
+	if len(r.Steps) > 0 {
+		fmt.Fprintf(table, "steps of %s, records of %d bytes, one process with its defaults; latency in ms from when a record was due; median (least..most)\n", r.StepLength, r.Bytes)
+		printRows(table, r.stepRows())
+	}
 	if len(r.Wires) > 0 {
 		r.printWire(table)
 	}
 	for _, target := range r.effectTargets() {
 		r.printEffects(table, target)
 	}
-	if len(r.Verdicts) > 0 {
-		fmt.Fprintln(table, "target\tmeasured\twanted\t")
-	}
+	verdicts := [][]string{verdictTitles()}
 	for _, v := range r.Verdicts {
-		fmt.Fprintf(table, "%s\t%.2f\t%s\t%s\n", v.What, v.Value, v.Target, v.word())
+		verdicts = append(verdicts, v.cells())
 	}
+	printRows(table, verdicts)
 	_ = table.Flush() // the terminal is gone: nobody is left to tell
 }
 

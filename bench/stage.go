@@ -96,7 +96,7 @@ type usage struct {
 
 // with prepares a peer, starts it, calls measure and stops it, whatever happens in between.
 func (s *stage) with(ctx context.Context, p peer, j job, measure func(processes []*yardstick.Process) error) (usage, error) {
-	ctx, cancel := context.WithTimeout(ctx, runTimeout)
+	ctx, cancel := context.WithTimeout(ctx, runTimeout+j.lasts)
 	defer cancel()
 	if err := p.prepare(ctx, s, j); err != nil {
 		return usage{}, fmt.Errorf("%s: %w", p.name(), err)

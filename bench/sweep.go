@@ -54,13 +54,16 @@ func (s settings) checkPoints() error {
 		return nil
 	}
 	named := 0
+	if s.has(partSteps) {
+		named++
+	}
 	for _, one := range sweeps {
 		if s.has(one.name) {
 			named++
 		}
 	}
 	if named != 1 {
-		return fmt.Errorf("-points needs one of %s in -only, got %d of them", sweepNames(), named)
+		return fmt.Errorf("-points needs one of %s, %s in -only, got %d of them", sweepNames(), partSteps, named)
 	}
 	_, err := parsePoints(s.points)
 	return err

@@ -27,7 +27,7 @@ func (s *stage) throughput(ctx context.Context, peers []peer, add func(yardstick
 	}
 	for turn, p := range yardstick.Turns(s.settings.warmRounds, s.settings.rounds, peers) {
 		j := job{name: s.label + "-copy-" + turn.Name(), brokers: s.brokers, in: in, out: s.label + "-out-" + turn.Name()}
-		result, err := s.copyOnce(ctx, p, j, run)
+		result, err := s.copyOnce(ctx, p, j, run, func([]*yardstick.Process, int64) {})
 		if err != nil {
 			return err
 		}
@@ -41,14 +41,15 @@ func (s *stage) throughput(ctx context.Context, peers []peer, add func(yardstick
 	return s.deleteTopic(ctx, in)
 }
 
-func (s *stage) copyOnce(ctx context.Context, p peer, j job, run uint64) (yardstick.CopyRun, error) {
+// copyOnce lets a peer copy a backlog. progress is told how many records are committed, again and again.
+func (s *stage) copyOnce(ctx context.Context, p peer, j job, run uint64, progress func(processes []*yardstick.Process, records int64)) (yardstick.CopyRun, error) {
 	result := yardstick.CopyRun{Peer: p.name()}
 	used, err := s.with(ctx, p, j, func(processes []*yardstick.Process) error {
 		began := time.Now()
 		ctx, cancel := context.WithTimeout(ctx, runTimeout)
 		defer cancel()
 		var err error
-		result.Copied, err = s.Copy(ctx, j.task(), s.settings.count, began, processes, func(int64) {})
+		result.Copied, err = s.Copy(ctx, j.task(), s.settings.count, began, processes, func(records int64) { progress(processes, records) })
 		return err
 	})
 	if err != nil {

@@ -31,6 +31,9 @@ type wireRun struct {
 	Disordered int64         `json:"disordered"`
 }
 
+// By names the peer.
+func (run wireRun) By() string { return run.Peer }
+
 // wire lets every peer call for the effects that bench commits at a steady rate, in every round, in
 // turn.
 func (s *stage) wire(ctx context.Context, programs programs, report *report) (err error) {
