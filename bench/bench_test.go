@@ -95,7 +95,7 @@ func TestLatencyOfKafkaStreamsIsMeasured(t *testing.T) {
 	}
 }
 
-// A backlog is copied beside a shorter one, and every tenth of it has its rate and its memory.
+// A backlog is copied beside another in its round, and every tenth of it has its rate and its memory.
 func TestCatchUpIsMeasured(t *testing.T) {
 	t.Parallel()
 	found, out := measured(t, "-only", partCatchUp, "-records", "50000", "-warm-rounds", "0")
@@ -103,7 +103,7 @@ func TestCatchUpIsMeasured(t *testing.T) {
 		t.Fatalf("%d runs and %d targets, want one and none for so small a backlog\n%s", len(found.CatchUps), len(found.measured()), out)
 	}
 	run := found.CatchUps[0]
-	if run.Backlog.Tally.Seen != 50000 || run.Steady.Tally.Seen != 10000 || run.Backlog.CPU == 0 {
+	if run.Backlog.Tally.Seen != 50000 || run.Steady.Tally.Seen != 50000 || run.Backlog.CPU == 0 {
 		t.Errorf("%+v, want every record of both", run)
 	}
 	for i, part := range run.Tenths {

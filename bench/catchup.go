@@ -12,8 +12,9 @@ import (
 const (
 	// catchUpRecords is the default backlog of a catch-up, and what one must have at least to be judged.
 	catchUpRecords = 5_000_000
-	// catchUpSteady tells the throughput run that a catch-up is compared with: it copies one record for so many.
-	catchUpSteady = 5
+	// catchUpSteady is how many records the throughput run copies that a catch-up is compared with, at most: enough
+	// for its start to weigh little.
+	catchUpSteady = 2_000_000
 	// tenths is into how many parts of the same size a backlog is cut.
 	tenths = 10
 )
@@ -68,10 +69,10 @@ func quotient(value, by float64) float64 {
 	return value / by
 }
 
-// catchUp fills a backlog and a shorter one, once each, and lets this project copy both in every round, in turn.
+// catchUp fills a backlog and one that is no longer, once each, and lets this project copy both in every round, in turn.
 func (s *stage) catchUp(ctx context.Context, programs programs, report *report) error {
 	run := uint64(time.Now().UnixNano()) // tells this run's records from others
-	copies := []*catchUpCopy{{name: "backlog", count: s.settings.backlog}, {name: "steady", count: max(1, s.settings.backlog/catchUpSteady)}}
+	copies := []*catchUpCopy{{name: "backlog", count: s.settings.backlog}, {name: "steady", count: min(s.settings.backlog, catchUpSteady)}}
 	for _, c := range copies {
 		in := c.in()
 		if err := s.createTopic(ctx, in, s.settings.parts); err != nil {
@@ -198,10 +199,11 @@ func tenthResident(one tenth) float64 { return one.Resident }
 
 // tenthRows are a table of the tenths.
 func (r *report) tenthRows() [][]string {
-	rows := [][]string{{"tenth of the backlog", "records/s", "MiB, all processes"}}
 	rates, memory := r.tenthsOf(tenthRate), r.tenthsOf(tenthResident)
+	rows := make([][]string, 1+tenths)
+	rows[0] = []string{"tenth of the backlog", "records/s", "MiB, all processes"}
 	for i := range rates {
-		rows = append(rows, []string{rates[i].label, rates[i].Format("%.0f"), memory[i].Format("%.0f")})
+		rows[1+i] = []string{rates[i].label, rates[i].Format("%.0f"), memory[i].Format("%.0f")}
 	}
 	return rows
 }

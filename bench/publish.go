@@ -86,7 +86,8 @@ func (p *page) addTargets(results []result) {
 	p.text.WriteString("\n## Targets\n\nAll that is wanted, by the newest result that has the figure and, where it is a ratio, both of its peers.\n")
 	var nothing report
 	nothing.judge()
-	rows := [][]string{append(verdictTitles(), "result")}
+	rows := verdictRows(nothing.Verdicts)
+	rows[0] = append(rows[0], "result")
 	for i, v := range nothing.Verdicts {
 		from := ""
 		var newest time.Time
@@ -95,7 +96,7 @@ func (p *page) addTargets(results []result) {
 				v, newest, from = one.Verdicts[i], one.Began, fmt.Sprintf("[%[1]s](#%[1]s)", one.name)
 			}
 		}
-		rows = append(rows, append(v.cells(), from))
+		rows[1+i] = append(v.cells(), from)
 	}
 	p.table(rows)
 }
@@ -215,11 +216,7 @@ func (p *page) addVerdicts(verdicts []verdict) {
 		return
 	}
 	p.text.WriteString("\n### Targets\n")
-	table := [][]string{verdictTitles()}
-	for _, v := range verdicts {
-		table = append(table, v.cells())
-	}
-	p.table(table)
+	p.table(verdictRows(verdicts))
 }
 
 // groupOf gives each peer its bar.

@@ -141,11 +141,7 @@ func (r *report) print(w io.Writer) {
 	for _, target := range r.effectTargets() {
 		r.printEffects(table, target)
 	}
-	verdicts := [][]string{verdictTitles()}
-	for _, v := range r.Verdicts {
-		verdicts = append(verdicts, v.cells())
-	}
-	printRows(table, verdicts)
+	printRows(table, verdictRows(r.Verdicts))
 	_ = table.Flush() // the terminal is gone: nobody is left to tell
 }
 

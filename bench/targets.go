@@ -149,25 +149,25 @@ func effectTargetsOf(called string, rates ...float64) []target {
 			return ratio(r.effects(called, peer, pick).Median, r.effects(called, base, pick).Median)
 		}
 	}
-	var all []target
-	for _, rate := range rates {
-		all = append(all, target{"effects/s by those of river", atLeast(rate, "%.0f"), of(effectPawl, effectRiver, effectRate)})
+	pace := make([]target, len(rates))
+	for i, rate := range rates {
+		pace[i] = target{"effects/s by those of river", atLeast(rate, "%.0f"), of(effectPawl, effectRiver, effectRate)}
 	}
-	all = append(all,
-		target{"CPU of Postgres per effect by that of river", atMost(0.2, "%.1f"), of(effectPawl, effectRiver, effectServerCPU)},
-		target{"CPU of Postgres per effect by that of river", atMost(0.1, "%.1f"), of(effectPawl, effectRiver, effectServerCPU)},
-		target{"WAL per effect by that of river", atMost(0.2, "%.1f"), of(effectPawl, effectRiver, effectWAL)},
-		target{"effects/s under a transaction held open by those without", atLeast(0.9, "%.1f"), of(effectPawl+effectHeld, effectPawl, effectRate)},
-		target{"calls of pawl that were out of order or repeated, in any run", atMost(0, "%.0f"), func(r *report) float64 {
+	all := slices.Concat(pace, []target{
+		{"CPU of Postgres per effect by that of river", atMost(0.2, "%.1f"), of(effectPawl, effectRiver, effectServerCPU)},
+		{"CPU of Postgres per effect by that of river", atMost(0.1, "%.1f"), of(effectPawl, effectRiver, effectServerCPU)},
+		{"WAL per effect by that of river", atMost(0.2, "%.1f"), of(effectPawl, effectRiver, effectWAL)},
+		{"effects/s under a transaction held open by those without", atLeast(0.9, "%.1f"), of(effectPawl+effectHeld, effectPawl, effectRate)},
+		{"calls of pawl that were out of order or repeated, in any run", atMost(0, "%.0f"), func(r *report) float64 {
 			return worstOfPawl(r, called, math.Max, func(run effectRun) float64 { return float64(run.Tally.Disordered + run.Tally.Repeated) })
 		}},
-		target{"second half of a run of pawl by its first, the worst", atLeast(0.9, "%.1f"), func(r *report) float64 {
+		{"second half of a run of pawl by its first, the worst", atLeast(0.9, "%.1f"), func(r *report) float64 {
 			if r.Length < decayDuration {
 				return unmeasured
 			}
 			return worstOfPawl(r, called, math.Min, func(run effectRun) float64 { return run.steadiness() })
 		}},
-	)
+	})
 	for i := range all {
 		all[i].what += ", target " + called
 	}
@@ -210,8 +210,15 @@ func (v verdict) cells() []string {
 	}
 }
 
-// verdictTitles are those of a table of verdicts.
-func verdictTitles() []string { return []string{"target", "measured", "wanted", ""} }
+// verdictRows are a table of verdicts.
+func verdictRows(verdicts []verdict) [][]string {
+	rows := make([][]string, 1+len(verdicts))
+	rows[0] = []string{"target", "measured", "wanted", ""}
+	for i, v := range verdicts {
+		rows[1+i] = v.cells()
+	}
+	return rows
+}
 
 // judge compares with every target what was measured.
 func (r *report) judge() {

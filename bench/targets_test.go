@@ -13,12 +13,12 @@ import (
 // everything is a report of all parts with all peers, where every target that a part has is just met.
 func everything() *report {
 	r := &report{Rate: latencyRate, Backlog: catchUpRecords, Length: decayDuration}
-	latency := func(p50, p99 time.Duration) load.Summary {
-		return load.Summary{P50: p50 * time.Millisecond, P99: p99 * time.Millisecond}
+	latency := func(p50, p99 int) load.Summary {
+		return load.Summary{P50: time.Duration(p50) * time.Millisecond, P99: time.Duration(p99) * time.Millisecond}
 	}
 	for peer, figures := range map[string]struct {
 		rate, cpu, peak float64
-		p50, p99        time.Duration
+		p50, p99        int
 	}{
 		processorName:   {900, 1, 149, 15, 130},
 		loopName:        {1000, 1, 999, 10, 100},

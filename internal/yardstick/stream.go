@@ -86,7 +86,7 @@ func (s *Stage) produce(ctx context.Context, topic string, streams []Stream, wat
 			return err
 		}
 		if ctx.Err() != nil {
-			return nil // the reader's records tell how far it came
+			return nil //nolint:nilerr // what the reader has tells how far it came
 		}
 		if watch.Produced == nil {
 			continue
