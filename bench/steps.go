@@ -142,11 +142,12 @@ func (s *stage) stepsOnce(ctx context.Context, p *processorPeer, name string, l 
 		}
 		l.begin(time.Now())
 		watch := yardstick.Watch{Delivered: l.delivered, Produced: func(stream int, delivered int64) error {
+			now := time.Now() // before the brokers are asked: delivered is of this moment
 			transactions, err := s.Transactions(ctx, ids...)
 			if err != nil {
 				return err
 			}
-			return l.produced(stream, edge{time.Now(), delivered, transactions})
+			return l.produced(stream, edge{now, delivered, transactions})
 		}}
 		_, err := s.Streams(ctx, j.task(), l.streams, watch, processes)
 		return err
