@@ -79,7 +79,9 @@ func TestACopyIsMeasured(t *testing.T) {
 	if tally, err := stage.Check(t.Context(), task.Out, 7, count, false); err != nil || tally.Seen != count {
 		t.Errorf("tally %+v, %v, want %d records", tally, err, count)
 	}
-	if markers, err := stage.Markers(t.Context(), task.Out, count); err != nil || markers != 0 {
+	// Where its second member joined late, the loop copied some twice, as it may; markers it has none.
+	twice, _ := stage.Check(t.Context(), task.Out, 7, count, true)
+	if markers, err := stage.Markers(t.Context(), task.Out, count+twice.Duplicates); err != nil || markers != 0 {
 		t.Errorf("%d markers, %v, want none of a loop without transactions", markers, err)
 	}
 }
