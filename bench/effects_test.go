@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -137,6 +138,7 @@ func TestSteadinessComparesHalvesWithoutTheStart(t *testing.T) {
 
 // memory is an engine that completes what it is given.
 type memory struct {
+	takes    time.Duration // of an insert
 	mu       sync.Mutex
 	inserted int64
 	done     func(lane int, n int64)
@@ -157,6 +159,7 @@ func (m *memory) insert(_ context.Context, lane *course, n int) error {
 	for range n {
 		lane.step()
 	}
+	time.Sleep(m.takes) //nolint:forbidigo // virtual time
 	m.mu.Lock()
 	m.inserted += int64(n)
 	m.mu.Unlock()
@@ -172,18 +175,20 @@ func (m *memory) close(context.Context) error          { return nil }
 
 func TestFeedServesEveryLaneForTheWholeTime(t *testing.T) {
 	t.Parallel()
-	m := &memory{}
-	f := newFeed(m.shape(), 50*time.Millisecond)
-	if err := m.open(t.Context(), f.done); err != nil {
-		t.Fatal(err)
-	}
-	figures, err := f.run(t.Context(), m, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if figures.Effects != m.inserted || figures.Effects == 0 || figures.Rate <= 0 || figures.Took < 50*time.Millisecond || slices.Contains(figures.Asked, 0) {
-		t.Errorf("%+v of %d inserted effects", figures, m.inserted)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{takes: time.Millisecond}
+		f := newFeed(m.shape(), 50*time.Millisecond)
+		if err := m.open(t.Context(), f.done); err != nil {
+			t.Fatal(err)
+		}
+		figures, err := f.run(t.Context(), m, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if figures.Effects != m.inserted || figures.Effects == 0 || figures.Rate <= 0 || figures.Took < 50*time.Millisecond || slices.Contains(figures.Asked, 0) {
+			t.Errorf("%+v of %d inserted effects", figures, m.inserted)
+		}
+	})
 }
 
 func TestFailingInsertEndsTheFeed(t *testing.T) {
