@@ -26,8 +26,8 @@ import (
 // Rule 1. One partition refuses a produce; franz-go alone would commit the rest and the offsets.
 func TestRule1FailedProduceNeverCommits(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		w := newVirtualWorld(t, 1)
-		fault := w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: outTopic, Err: kerr.InvalidTxnState, Count: 1})
+		w := newVirtualWorld(t, 2) // one output partition fails, the other takes its records
+		fault := w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: outTopic, Partitions: []int32{0}, Err: kerr.InvalidTxnState, Count: 1})
 		w.produce(0, numbers(0, 50)...)
 		r := w.run()
 		ends := until(t, w.hooks.ended, "50 committed records", committed(50))
