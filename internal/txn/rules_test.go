@@ -769,9 +769,7 @@ func TestRule12CommittedOffsetsPassControlRecords(t *testing.T) {
 			if err := producer.ProduceSync(ctx, &kgo.Record{Topic: inTopic, Value: fmt.Append(nil, i)}).FirstErr(); err != nil {
 				t.Fatal(err)
 			}
-			if err := producer.EndTransaction(ctx, commit); err != nil {
-				t.Fatal(err)
-			}
+			w.end(producer, commit)
 		}
 		r := w.run()
 		until(t, w.hooks.ended, "the end of the log", func(Ended) bool { return w.committedOffset(0) == 4 })

@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"pawl/internal/message"
+	"pawl/internal/transact"
 )
 
 // blinded makes the brokers list nothing of what was aborted, and not even hold back what is open, until seeing is set.
@@ -55,6 +56,16 @@ func (w *world) upstream(id string) *kgo.Client {
 	}
 	w.t.Cleanup(client.Close)
 	return client
+}
+
+// end ends the transaction of a producer that has written to the input.
+func (w *world) end(upstream *kgo.Client, how kgo.TransactionEndTry) {
+	w.t.Helper()
+	if how == kgo.TryCommit {
+		w.must(transact.Commit(w.t.Context(), upstream, inTopic, 0))
+		return
+	}
+	w.must(upstream.EndTransaction(w.t.Context(), how))
 }
 
 func (w *world) must(err error) {
@@ -98,7 +109,7 @@ func TestRule14AbortedRecordsThatTheBrokerDoesNotListAreNotHandled(t *testing.T)
 				continue
 			}
 			end := kgo.TransactionEndTry(chance.IntN(2) > 0)
-			w.must(producers[p].EndTransaction(t.Context(), end))
+			w.end(producers[p], end)
 			if end {
 				want = append(want, open[p]...)
 			} else {
@@ -149,7 +160,7 @@ func TestRule14OffsetsStayBeforeWhatWaits(t *testing.T) {
 					w.must(r.drain())
 					r = w.run()
 				}
-				w.must(upstream.EndTransaction(t.Context(), test.end))
+				w.end(upstream, test.end)
 				w.produce(0, "last")
 				until(t, w.hooks.ended, "the end of the log", func(Ended) bool { return w.committedOffset(0) == 5 })
 				w.must(r.drain())
@@ -177,13 +188,13 @@ func TestRule14WhatIsTooMuchToHoldIsReadTwice(t *testing.T) {
 			if n%8 == 7 {
 				w.must(aborting.BeginTransaction())
 				w.must(aborting.ProduceSync(t.Context(), large(n)).FirstErr())
-				w.must(aborting.EndTransaction(t.Context(), kgo.TryAbort))
+				w.end(aborting, kgo.TryAbort)
 				continue
 			}
 			w.must(w.client.ProduceSync(context.Background(), large(n)).FirstErr())
 			want = append(want, string(large(n).Value))
 		}
-		w.must(one.EndTransaction(t.Context(), kgo.TryCommit))
+		w.end(one, kgo.TryCommit)
 		w.produce(1, numbers(0, 20)...)
 		want = append(want, numbers(0, 20)...)
 		r := w.run(func(c *Config) { c.RecordsMax = 8 })
@@ -207,7 +218,7 @@ func TestRule14RecordsOfOneTransactionAreBisected(t *testing.T) {
 		for _, value := range numbers(0, 50) {
 			w.must(upstream.ProduceSync(t.Context(), input(0, value)).FirstErr())
 		}
-		w.must(upstream.EndTransaction(t.Context(), kgo.TryCommit))
+		w.end(upstream, kgo.TryCommit)
 		r := w.run(func(c *Config) {
 			c.Routes[0].Handler = handlerFunc(func(in message.In, out *message.Batch) error {
 				if string(in.Value) == "17" {
