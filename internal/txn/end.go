@@ -167,15 +167,6 @@ func refused(err error) bool {
 		kerr.NotCoordinator, kerr.UnknownServerError, kerr.TransactionAbortable, errOtherProducer)
 }
 
-func anyOf(err error, targets ...error) bool {
-	for _, target := range targets {
-		if errors.Is(err, target) {
-			return true
-		}
-	}
-	return false
-}
-
 // endTries bounds how often a transaction that is not committed is aborted anew.
 const endTries = 10
 

@@ -500,22 +500,23 @@ func (k *kgoSession) Close() {
 // isRefusal tells refusals of a record from failures of brokers and network: only the former may be
 // the fault of a record (rule 7).
 func isRefusal(err error) bool {
-	for _, refusal := range []error{
-		kerr.MessageTooLarge, kerr.RecordListTooLarge, kerr.InvalidRecord, kerr.InvalidTimestamp,
-		kerr.UnsupportedForMessageFormat, kerr.PolicyViolation,
-	} {
-		if errors.Is(err, refusal) {
-			return true
-		}
-	}
-	return false
+	return anyOf(err, kerr.MessageTooLarge, kerr.RecordListTooLarge, kerr.InvalidRecord, kerr.InvalidTimestamp,
+		kerr.UnsupportedForMessageFormat, kerr.PolicyViolation)
 }
 
 // isFenced reports that somebody else has our transactional id or our member name. A transaction
 // that ran into its timeout looks the same.
 func isFenced(err error) bool {
-	return errors.Is(err, kerr.ProducerFenced) || errors.Is(err, kerr.FencedInstanceID) ||
-		errors.Is(err, kerr.InvalidProducerEpoch)
+	return anyOf(err, kerr.ProducerFenced, kerr.FencedInstanceID, kerr.InvalidProducerEpoch)
+}
+
+func anyOf(err error, targets ...error) bool {
+	for _, target := range targets {
+		if errors.Is(err, target) {
+			return true
+		}
+	}
+	return false
 }
 
 // Fence says what was taken from us: a closed set.
