@@ -116,9 +116,21 @@ var engine = []Mutant{
 	},
 	{
 		Name: "twins-fight-on", File: "internal/txn/judge.go",
-		Old: "\tcase end.fences >= fencesMax:\n\t\treturn exit\n", New: "",
+		Old: "\tcase end.twin:\n\t\treturn exit\n", New: "",
 		Rule: "4: three fences in a minute end the process", Harm: "two processes with one name take it from each other for ever, and neither gets anything done",
 		Killers: []string{"TestJudge", "TestRule4TwinEnds"},
+	},
+	{
+		Name: "both-twins-end", File: "internal/txn/lane.go",
+		Old: "member != \"\" && member != own && own", New: "member != \"\" && own",
+		Rule: "4: who holds the name stays", Harm: "two processes that fence each other at once both end, and nobody works",
+		Killers: []string{"TestRule4WhoHoldsTheNameStays"},
+	},
+	{
+		Name: "every-lane-ends-the-twin", File: "internal/txn/lane.go",
+		Old: "if l.number != 0 || !isFenced(err)", New: "if !isFenced(err)",
+		Rule: "4: one lane decides", Harm: "one process ends for its first lane, its twin for its second, and nobody works",
+		Killers: []string{"TestRule4WhoHoldsTheNameStays"},
 	},
 	{
 		Name: "join-without-fence", File: "internal/txn/session.go",

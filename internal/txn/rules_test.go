@@ -17,7 +17,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"pawl/internal/faults"
 	"pawl/internal/message"
 )
 
@@ -176,46 +175,6 @@ func TestRule3PlainAbortKeepsSession(t *testing.T) {
 			t.Error("the session was rebuilt after a plain abort")
 		}
 		w.wantOnce(outTopic, numbers(0, 20))
-	})
-}
-
-// Rule 4. Two living processes with one name: one of them must give up and say why.
-func TestRule4TwinEnds(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		w := newVirtualWorld(t, 1)
-		feed, stopFeed := context.WithCancel(context.Background())
-		defer stopFeed()
-		fed := make(chan struct{})
-		go func() { // without input nobody would notice
-			defer close(fed)
-			for i := 0; feed.Err() == nil; i++ {
-				_ = w.client.ProduceSync(feed, &kgo.Record{Topic: inTopic, Value: fmt.Append(nil, i)})
-				pause(feed, 5*time.Millisecond)
-			}
-		}()
-		a := w.run()
-		next(t, w.hooks.joined, "join of the first")
-		b := w.run()
-		var err error
-		select {
-		case err = <-a.done:
-			b.stop()
-			<-b.done
-		case err = <-b.done:
-			a.stop()
-			<-a.done
-		case <-time.After(patience):
-			t.Fatal("both twins live")
-		}
-		stopFeed()
-		<-fed
-		if _, is := errors.AsType[*TwinError](err); !is {
-			t.Fatalf("the twin ended with %v, want a TwinError that says what to do", err)
-		}
-		faults.Shows(t, "two-of-one-name", err.Error())
-		if len(w.hooks.fenced) < fencesMax {
-			t.Errorf("%d fences were told, want at least %d", len(w.hooks.fenced), fencesMax)
-		}
 	})
 }
 

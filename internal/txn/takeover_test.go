@@ -82,30 +82,6 @@ func TestRule4TakeoversNowAndThenAreNoTwin(t *testing.T) {
 	})
 }
 
-// Rule 4. A fence counts wherever it is met: an idle lane, too, ends where a twin takes its name.
-func TestRule4FencesCountWhereverTheyAreMet(t *testing.T) {
-	t.Parallel()
-	for name, fault := range map[string]kfake.Fault{
-		"in polls": {Keys: []kmsg.Key{kmsg.Heartbeat}, TopLevel: true, Err: kerr.FencedInstanceID, Count: -1},
-		"at open":  {Keys: []kmsg.Key{kmsg.InitProducerID}, TopLevel: true, When: transactional, Err: kerr.ProducerFenced, Count: -1},
-	} {
-		t.Run(name, func(t *testing.T) {
-			inBubble(t, func(t *testing.T) {
-				w := newVirtualWorld(t, 1)
-				w.cluster.Fault(fault)
-				r := w.run()
-				err := next(t, r.done, "end of the engine")
-				if twin, ok := errors.AsType[*TwinError](err); !ok || twin.Member != "app.one.0" {
-					t.Errorf("ended with %v, want a TwinError of app.one.0", err)
-				}
-				if len(w.hooks.fenced) != fencesMax {
-					t.Errorf("%d fences were told, want %d", len(w.hooks.fenced), fencesMax)
-				}
-			})
-		})
-	}
-}
-
 // Rule 5. The predecessor's transaction takes its time to end. Until it has ended nobody joins: the
 // join's OffsetFetch would meet unstable offsets and wait a second for each look.
 func TestRule5NobodyJoinsBeforeTheFenceIsUp(t *testing.T) {

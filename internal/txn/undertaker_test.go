@@ -95,7 +95,8 @@ func TestRule4BurialIsNoTwin(t *testing.T) {
 				}
 				l := newLane(w.config, 0, 1, w.client, nil, nil)
 				l.begin().gone(nil, c.expelled)
-				if n := l.fenced(session, c.err); (n == 1) != c.counts || len(w.hooks.fenced) != n {
+				l.noteFence(session, c.err)
+				if n := l.fences.count(time.Now()); (n == 1) != c.counts || len(w.hooks.fenced) != n {
 					t.Errorf("%d fences were counted and %d told, want one of each: %t", n, len(w.hooks.fenced), c.counts)
 				}
 			})
