@@ -321,7 +321,7 @@ func (c *conn) deliver() {
 		c.mu.Unlock()
 		if over && joins(next.bytes) {
 			c.mu.Lock()
-			c.held = c.held[1:]
+			c.passed(next)
 			c.mu.Unlock()
 			continue
 		}
@@ -331,7 +331,7 @@ func (c *conn) deliver() {
 		}
 		_, _ = c.Conn.Write(next.bytes)
 		c.mu.Lock()
-		c.held = c.held[1:]
+		c.passed(next)
 		last := len(c.held) == 0 && c.over
 		c.mu.Unlock()
 		if last {
@@ -339,6 +339,13 @@ func (c *conn) deliver() {
 			_ = c.Conn.Close()
 			return
 		}
+	}
+}
+
+// passed takes out what is not held any more, unless the end of the process has done so meanwhile.
+func (c *conn) passed(f frame) {
+	if len(c.held) > 0 && &c.held[0].bytes[0] == &f.bytes[0] {
+		c.held = c.held[1:]
 	}
 }
 
