@@ -116,6 +116,18 @@ var dispatching = []Mutant{
 		Killers: []string{"TestAtMostOnceIsNotedFirstAndNeverRepeated"},
 	},
 	{
+		Name: "noted-before-what-comes-before", File: "internal/outbox/dispatch/tenure.go",
+		Old: "if t.book.owes(e) || e.queue.owed > 0 {", New: "if t.book.owes(e) {",
+		Rule: "an at-most-once call is noted after the fates of those before it in its key", Harm: "its next owner tells that its fate is unknown before it calls those again",
+		Killers: []string{"TestAtMostOnceIsNotedAfterWhatComesBefore"},
+	},
+	{
+		Name: "known-fates-of-the-stowed-are-forgotten", File: "internal/outbox/dispatch/tenure.go",
+		Old: "offset < min(rest, t.window.next)", New: "offset < t.window.next",
+		Rule: "what an owner knows and could not write down its next tenure takes over", Harm: "a call is repeated although its answer is known, and told after later ones of its key",
+		Killers: []string{"TestWhatIsKnownOfTheStowedIsNotLost"},
+	},
+	{
 		Name: "noted-call-is-made-again", File: "internal/outbox/dispatch/tenure.go",
 		Old: "\tcase sent:\n\t\toutcome =", New: "\tcase sent && attempts < 0:\n\t\toutcome =",
 		Rule: "what a lost owner had begun at most once is unknown", Harm: "a call that must never be made twice is made twice",

@@ -28,6 +28,7 @@ type fate struct {
 	outcome  outbox.Outcome
 	position int64 // in the window, -1 where it isn't there
 	hold     *outbox.Hold
+	queue    *queue // of its key; nil where it came in no order
 	endpoint string
 	at       time.Time
 }
@@ -49,6 +50,7 @@ type book struct {
 	orders []int64
 	freed  []int64   // offsets whose hold is to end
 	since  time.Time // of the first of them
+	hurry  bool      // a call waits for them
 	seq    int64     // of the last flush
 
 	flushing []fate // of the flush that is under way
@@ -79,6 +81,12 @@ func (b *book) settled(f fate, now time.Time) {
 // with the fate: a hold whose intent is sent again after all would never end.
 func (b *book) holds(intent *outbox.Intent) {
 	b.fates[len(b.fates)-1].hold = &outbox.Hold{Offset: intent.Offset, Endpoint: intent.Endpoint, Key: intent.Key}
+}
+
+// owe says of the newest fate whose key it is of.
+func (b *book) owe(q *queue) {
+	b.fates[len(b.fates)-1].queue = q
+	q.owed++
 }
 
 // free ends a hold.
@@ -112,7 +120,7 @@ func (b *book) due() (at time.Time, is bool) {
 	switch n := len(b.fates) + len(b.dirty); {
 	case b.under || b.empty():
 		return time.Time{}, false
-	case n >= flushMax:
+	case n >= flushMax || b.hurry:
 		return b.since, true
 	case n >= flushMany:
 		return b.since.Add(flushSoon), true
@@ -178,7 +186,7 @@ func (b *book) make(held outbox.Tenure, w *window, now time.Time) outbox.Flush {
 		}
 	}
 	f.Low = w.low()
-	b.since, b.under = now, true
+	b.since, b.under, b.hurry = now, true, false
 	return f
 }
 
@@ -235,6 +243,10 @@ func (t *tenure) flushed(f outbox.Flush, took time.Duration) {
 	}
 	for i := range b.flushing {
 		b.bytes -= b.flushing[i].bytes()
+		if q := b.flushing[i].queue; q != nil {
+			q.owed--
+			t.forget(q)
+		}
 	}
 	unborn := b.unborn
 	clear(b.flushing)

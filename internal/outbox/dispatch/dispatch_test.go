@@ -455,6 +455,36 @@ func TestAtMostOnceOfALostOwnerIsUnknown(t *testing.T) {
 	})
 }
 
+// Whoever finds the note of a call tells at once that its fate is unknown. So no call is noted before the fates of those
+// before it in its key are written down: an owner that dies would leave a later one to be told first.
+func TestAtMostOnceIsNotedAfterWhatComesBefore(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(w *world) {
+		refused, noted := 0, false
+		w.store.Fail = func(method string, after bool) error {
+			switch {
+			case method == "Begin" && !after:
+				if noted = true; w.fates()[0] != outbox.Done {
+					t.Error("the call is noted before the fate of the one before it is written down")
+				}
+			case method == "Flush" && !after && refused < 5:
+				refused++
+				return errInjected
+			}
+			return nil
+		}
+		once := intent(1, "a")
+		once.Class = message.AtMostOnce
+		w.ingest(intent(0, "a"), once)
+		p := w.start()
+		sleep(time.Minute)
+		if got := w.fates(); refused != 5 || !noted || got[0] != outbox.Done || got[1] != outbox.Done {
+			t.Errorf("fates are %v after %d failed flushes", got, refused)
+		}
+		w.end(p)
+	})
+}
+
 // An endpoint that is down an hour costs a few attempts for the breaker's trials and no more, however
 // much is waiting; the rest of the lane goes on, and everything is delivered in order afterwards.
 func TestAnOpenBreakerUsesUpNoAttempts(t *testing.T) {

@@ -100,6 +100,7 @@ type queue struct {
 	hash       uint64
 	head, tail *entry
 	n, parked  int   // intents, and how many of them are parked
+	owed       int   // fates of the key that are not known to be written down
 	blamed     *end  // what those wait for
 	aside      bool  // newcomers are parked at once
 	held       bool  // nothing is sent before an operator says so

@@ -381,6 +381,22 @@ func (r *run) check() {
 		r.checkKey(key, calls)
 	}
 	r.checkOrder()
+	r.checkResults(results)
+}
+
+// checkResults wants the fates of a key in the order of its intents, as they are told; but what is never sent may come early.
+func (r *run) checkResults(results []outbox.Result) {
+	last := map[string]int64{}
+	for _, result := range results {
+		key := string(result.Intent.Key)
+		if key == "" || result.Intent.Twin != nil {
+			continue
+		}
+		if before, told := last[key]; told && result.Outcome.Offset < before {
+			r.problem("%s: %d is told after %d", key, result.Outcome.Offset, before)
+		}
+		last[key] = result.Outcome.Offset
+	}
 }
 
 func (r *run) checkIntent(i outbox.Intent, fate outbox.Outcome, calls []transmission) {

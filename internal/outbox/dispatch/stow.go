@@ -3,6 +3,7 @@ package dispatch
 import (
 	"context"
 	"fmt"
+	"maps"
 	"time"
 
 	"pawl/internal/outbox"
@@ -257,6 +258,9 @@ func (t *tenure) sweep(parked []outbox.Parked, intents []outbox.Intent) {
 func (t *tenure) swept(w *sweep) {
 	s := &t.stow
 	w.left.join(&w.since)
+	if !s.surveyed { // what has not come by was settled before
+		maps.DeleteFunc(t.kept, func(offset int64, _ outbox.Outcome) bool { return offset < w.until })
+	}
 	s.sieve, s.sweep, s.surveyed = w.left, nil, true
 	s.vain++
 	if w.brought {
@@ -265,11 +269,16 @@ func (t *tenure) swept(w *sweep) {
 	s.readAt = t.now.Add(min(sweepRest<<min(s.vain, 10)-sweepRest, sweepRestMax))
 }
 
-// pass brings one back or leaves it where it is. It gives false where the sweep has to wait.
+// pass brings one back or leaves it where it is. It gives false where the sweep has to wait. One whose fate is kept takes no room,
+// and nothing of its key that is not settled comes before it.
 func (t *tenure) pass(p *outbox.Parked, intent *outbox.Intent) bool {
 	w, hash := t.stow.sweep, t.hash(intent)
 	n := t.waitsFor(&entry{end: t.end(intent.Endpoint)}, hash)
+	_, known := t.kept[p.Offset]
 	switch full := *t.parkedOf(n) >= t.share(); {
+	case known:
+		t.ahead[p.Offset] = *p
+		t.adopt(intent, -1)
 	case w.left.has(hash), !t.open(n), full && !t.stow.surveyed, full && t.useful(&w.left, n):
 		w.left.add(hash, n)
 	case full:

@@ -324,3 +324,62 @@ func TestOrdersOfStowedIntents(t *testing.T) {
 		w.end(d)
 	})
 }
+
+// A flush is lost with fates of intents that stand in the ledger as parked, of which a new tenure is given the first ones only.
+// What the process knows of the others counts as well: they are not called again, and not told after later ones of their key.
+func TestWhatIsKnownOfTheStowedIsNotLost(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(w *world) {
+		const late = 8 // after a marker
+		w.store.RecoveredMax = 2
+		begun, lost := time.Now(), 0
+		down := func() bool { return time.Since(begun) < 10*time.Second }
+		w.shop.answer = func(context.Context, outbox.Call) outbox.Answer {
+			if down() {
+				return status(503)
+			}
+			return ok()
+		}
+		w.store.Fail = func(method string, after bool) error {
+			if method == "Flush" && !after && lost == 0 && slices.Contains(w.shop.offsets(), late) {
+				lost++
+				return errInjected
+			}
+			return nil
+		}
+		w.keys("a", "a", "a", "a", "a", "a", "a") // those behind the first are parked with it
+		p := w.start()
+		sleep(9 * time.Second)
+		if got := len(w.recovery().Parked); got != w.store.RecoveredMax || !down() {
+			t.Fatalf("%d parked ones are given at once, want %d", got, w.store.RecoveredMax)
+		}
+		w.keys("a")
+		sleep(time.Minute)
+		if lost != 1 || w.counted("owned") != 2 {
+			t.Fatalf("%d flushes were lost, counted %v", lost, w.counts)
+		}
+		calls := map[int64]int{}
+		for _, c := range w.shop.seen() {
+			if c.answer.Status == ok().Status {
+				calls[c.Intent.Offset]++
+			}
+		}
+		results, err := w.store.Results(t.Context(), lane, 0, 1<<30)
+		if err != nil {
+			t.Fatal(err)
+		}
+		last := int64(-1)
+		for _, r := range results {
+			if r.Outcome.Offset < last {
+				t.Errorf("%d is told after %d", r.Outcome.Offset, last)
+			}
+			if last = r.Outcome.Offset; calls[last] != 1 {
+				t.Errorf("%d was called %d times", last, calls[last])
+			}
+		}
+		if len(results) != 8 {
+			t.Errorf("%d results, want 8", len(results))
+		}
+		w.end(p)
+	})
+}

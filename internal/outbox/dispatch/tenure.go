@@ -146,8 +146,8 @@ func newTenure(ctx context.Context, l *lane, held outbox.Tenure, recovery outbox
 	}
 	t.holdOn(recovery.Holds)
 	if kept != nil {
-		t.kept = kept.outcomes
-		maps.DeleteFunc(t.kept, func(offset int64, _ outbox.Outcome) bool { return t.settledBefore(offset) })
+		t.kept = maps.Clone(kept.outcomes) // what comes of this tenure is not certain yet
+		maps.DeleteFunc(t.kept, func(offset int64, _ outbox.Outcome) bool { return t.settledBefore(offset, recovery.Rest) })
 	}
 	return t
 }
@@ -166,10 +166,10 @@ func (t *tenure) holdOn(holds []outbox.Hold) {
 }
 
 // settledBefore reports whether an earlier tenure has written a fate down. A parked one is not settled,
-// even if it was once: an operator retries it.
-func (t *tenure) settledBefore(offset int64) bool {
+// even if it was once: an operator retries it. Of those from rest on, the survey of what is stowed tells.
+func (t *tenure) settledBefore(offset, rest int64) bool {
 	_, parked := t.ahead[offset]
-	return !parked && (offset < t.window.next || t.settled.Contains(offset))
+	return !parked && (offset < min(rest, t.window.next) || t.settled.Contains(offset))
 }
 
 // load takes the parked ones over. Those below the low mark will not come by, so their keys are read
@@ -545,8 +545,13 @@ func (t *tenure) fated(e *entry, intent *outbox.Intent) bool {
 	delete(t.sending, e.offset)
 	outcome.Offset = e.offset
 	t.settle(e, outcome)
+	if !known && !sent {
+		return true
+	}
+	q := t.queue(intent)
+	t.book.owe(q)
 	if known && outcome.Status == outbox.Dead && e.end.holds() {
-		t.hold(t.queue(intent), intent)
+		t.hold(q, intent)
 	}
 	return true
 }
@@ -716,6 +721,7 @@ func (t *tenure) settle(e *entry, outcome outbox.Outcome) {
 	}
 	q := e.queue
 	if q != nil {
+		t.book.owe(q)
 		first := q.head == e
 		q.remove(e)
 		if e.role != 0 {
@@ -738,7 +744,14 @@ func (t *tenure) advance(q *queue, headChanged bool) {
 	switch {
 	case q.n > 0 && headChanged && !q.held && q.head.stage == waiting:
 		t.activate(q.head)
-	case q.n == 0 && !q.held:
+	default:
+		t.forget(q)
+	}
+}
+
+// forget drops a key of which there is nothing to remember.
+func (t *tenure) forget(q *queue) {
+	if q.n == 0 && q.owed == 0 && !q.held {
 		delete(t.queues, q.hash)
 	}
 }
@@ -876,20 +889,22 @@ func (t *tenure) let(e *entry, calls *volley) {
 }
 
 // note writes down that at-most-once calls are about to be sent, and sends them then. A flush that has
-// an intent as parked takes its note away, so none is written while such a flush is still to come.
+// an intent as parked takes its note away, so none is written while such a flush is still to come. Nor is one written before the
+// fates of earlier ones of its key: whoever finds a note tells at once that the fate is unknown, and those come first.
 func (t *tenure) note() {
 	if t.noting {
 		return
 	}
 	var entries, later []*entry
 	for _, e := range t.begins {
-		if t.book.owes(e) {
+		if t.book.owes(e) || e.queue.owed > 0 {
 			later = append(later, e)
 		} else {
 			entries = append(entries, e)
 		}
 	}
 	t.begins = later
+	t.book.hurry = t.book.hurry || len(later) > 0
 	if len(entries) == 0 {
 		return
 	}
@@ -1062,11 +1077,7 @@ func (t *tenure) close() *remains {
 		t.unsent(e)
 	}
 	left := &remains{epoch: t.held.Epoch, outcomes: map[int64]outbox.Outcome{}}
-	for offset, outcome := range t.kept {
-		if offset >= t.window.next { // it has not come by yet
-			left.outcomes[offset] = outcome
-		}
-	}
+	maps.Copy(left.outcomes, t.kept) // they have not come by yet
 	patience := time.NewTimer(t.l.d.config.DrainTimeout)
 	defer patience.Stop()
 	for t.flying > 0 || t.asking > 0 {
