@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"pawl/internal/testkit"
+	"pawl/internal/transact"
 )
 
 // scraped gives the value of a series as a scrape shows it, and whether it is there.
@@ -56,7 +57,7 @@ func TestScrapedLagIsTheTruth(t *testing.T) {
 	}
 	end := func(commit kgo.TransactionEndTry) {
 		t.Helper()
-		if err := producer.EndTransaction(t.Context(), commit); err != nil {
+		if err := transact.End(t.Context(), producer, commit, "raw", 0); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -293,8 +293,9 @@ var families = map[string][]string{
 }
 
 // Every test may import these, and so may every package that is for tests only. message is among
-// them because its nouns are how tests say what goes in and out.
+// them because its nouns are how tests say what goes in and out, transact because a test that commits by itself would
+// abort now and then.
 var (
 	testFamilies = []string{"check", "kgo", "sync"}
-	testPackages = []string{"testkit", "cluster", "message", "faults"} // of the last, what each mistake must show
+	testPackages = []string{"testkit", "cluster", "message", "transact", "faults"} // of the last, what each mistake must show
 )

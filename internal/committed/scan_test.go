@@ -16,6 +16,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/goleak"
+
+	"pawl/internal/transact"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -68,7 +70,7 @@ func (w *world) transact(client *kgo.Client, end kgo.TransactionEndTry, records 
 	w.t.Helper()
 	w.must(client.BeginTransaction())
 	w.produce(client, records)
-	w.must(client.EndTransaction(w.t.Context(), end))
+	w.must(transact.End(w.t.Context(), client, end, topicName, 0))
 }
 
 func (w *world) produce(client *kgo.Client, records int) {
@@ -147,7 +149,7 @@ func TestScanWaitsForWhatIsOpen(t *testing.T) {
 			t.Errorf("%v before the transaction ended", offsets)
 		default:
 		}
-		w.must(one.EndTransaction(t.Context(), kgo.TryCommit))
+		w.must(transact.Commit(t.Context(), one, topicName, 0))
 		if offsets := <-got; !slices.Equal(offsets, []int64{0, 1}) {
 			t.Errorf("visited %v", offsets)
 		}
@@ -272,7 +274,7 @@ func TestScanGivesUpOnWhatStaysOpenButNotOnVisits(t *testing.T) {
 		}
 		visited := 0
 		commit := func(client *kgo.Client) {
-			if err := client.EndTransaction(t.Context(), kgo.TryCommit); err != nil {
+			if err := transact.Commit(t.Context(), client, topicName, 0); err != nil {
 				t.Error(err)
 			}
 		}

@@ -17,6 +17,7 @@ import (
 	"pawl/internal/cluster"
 	"pawl/internal/message"
 	"pawl/internal/testkit"
+	"pawl/internal/transact"
 )
 
 // The faults of the unit tests once more, on brokers that append markers, hold readers back and
@@ -88,7 +89,7 @@ func (w *world) fillAsEngines(n int) {
 		if err := engine.ProduceSync(w.ctx(), records...).FirstErr(); err != nil {
 			w.t.Fatal(err)
 		}
-		if err := engine.EndTransaction(w.ctx(), kgo.TransactionEndTry(commit)); err != nil {
+		if err := transact.End(w.ctx(), engine, kgo.TransactionEndTry(commit), records[0].Topic, records[0].Partition); err != nil {
 			w.t.Fatal(err)
 		}
 		if commit {

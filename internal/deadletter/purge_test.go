@@ -8,6 +8,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"pawl/internal/transact"
 )
 
 func TestPurgeRemovesSettledLettersUpToTheFirstOpenOne(t *testing.T) {
@@ -142,7 +144,7 @@ func TestScanEndsBehindAbortedRecords(t *testing.T) {
 	if got := w.list(q, Filter{}); len(got) != 4 {
 		t.Errorf("%d letters, want 4", len(got))
 	}
-	if err := aborting.EndTransaction(w.ctx(), kgo.TryCommit); err != nil {
+	if err := transact.Commit(w.ctx(), aborting, letters, 0); err != nil {
 		t.Fatal(err)
 	}
 	if got := w.list(q, Filter{}); len(got) != 9 {

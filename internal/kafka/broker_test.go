@@ -22,6 +22,7 @@ import (
 	"pawl/internal/cluster"
 	"pawl/internal/faults"
 	"pawl/internal/testkit"
+	"pawl/internal/transact"
 )
 
 func TestMain(m *testing.M) { os.Exit(testkit.Main(m)) }
@@ -322,7 +323,7 @@ func TestRealTransactionsAreFoundAndEnded(t *testing.T) {
 		return err == nil && len(held) == 0
 	}
 	testkit.WaitFor(t, time.Minute, "readers to be released", released)
-	if err := producer.client.EndTransaction(ctx, kgo.TryCommit); err == nil {
+	if err := transact.Commit(ctx, producer.client, out, 0); err == nil {
 		t.Error("the fenced producer has committed")
 	}
 	_, err = AbortTransaction(ctx, o.conf, id)
@@ -585,7 +586,7 @@ func TestRealPasswordsAndRights(t *testing.T) {
 				allow(t, o.admin, command)
 			}
 		}
-		transact(t, conf, o)
+		workAsLane(t, conf, o)
 		made, err := kadm.NewClient(open(t, conf)).CreateTopic(t.Context(), 1, -1, nil, "more")
 		if !errors.Is(cmp.Or(err, made.Err), kerr.TopicAuthorizationFailed) {
 			t.Errorf("the service may create topics: %+v, %v", made, err)
@@ -593,9 +594,9 @@ func TestRealPasswordsAndRights(t *testing.T) {
 	})
 }
 
-// transact does what a lane does: reads, writes to every topic of its own, and commits all with its
+// workAsLane does what a lane does: reads, writes to every topic of its own, and commits all with its
 // offsets.
-func transact(t *testing.T, conf Config, o *own) {
+func workAsLane(t *testing.T, conf Config, o *own) {
 	t.Helper()
 	testkit.Produce(t, o.conf.Brokers, &kgo.Record{Topic: o.in, Value: []byte("v")})
 	opts, err := conf.Options()

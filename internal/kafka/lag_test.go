@@ -11,6 +11,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"pawl/internal/transact"
 )
 
 // producer is a transactional producer of partition 0 of a topic.
@@ -53,7 +55,7 @@ func (p *producer) begin() {
 
 func (p *producer) end(how kgo.TransactionEndTry) {
 	p.t.Helper()
-	if err := p.client.EndTransaction(p.t.Context(), how); err != nil {
+	if err := transact.End(p.t.Context(), p.client, how, p.topic, 0); err != nil {
 		p.t.Fatal(err)
 	}
 }

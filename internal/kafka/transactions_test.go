@@ -11,6 +11,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"pawl/internal/transact"
 )
 
 func TestOpenTransactionsAreListedWithWhatTheyHold(t *testing.T) {
@@ -77,7 +79,7 @@ func TestAbortByIDFencesTheProducer(t *testing.T) {
 	if held, err := HeldPartitions(ctx, fake.admin, "out"); err != nil || len(held) != 0 {
 		t.Errorf("still held: %+v, %v", held, err)
 	}
-	if err := producer.client.EndTransaction(ctx, kgo.TryCommit); err == nil {
+	if err := transact.Commit(ctx, producer.client, producer.topic, 0); err == nil {
 		t.Error("the fenced producer has committed")
 	}
 	_, err = AbortTransaction(ctx, fake.conf, "app.one.0")

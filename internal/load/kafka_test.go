@@ -15,6 +15,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/goleak"
+
+	"pawl/internal/transact"
 )
 
 func TestMain(m *testing.M) {
@@ -215,7 +217,7 @@ func TestProducerGivesUpWaitingForAnswers(t *testing.T) {
 func TestScanSeesCommittedRecordsOnly(t *testing.T) {
 	t.Parallel()
 	_, options := openBroker(t, "in", 2)
-	transact := func(id string, end kgo.TransactionEndTry, values ...string) *kgo.Client {
+	write := func(id string, end kgo.TransactionEndTry, values ...string) *kgo.Client {
 		client, err := kgo.NewClient(append(slices.Clone(options), kgo.TransactionalID(id), kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
 		if err != nil {
 			t.Fatal(err)
@@ -231,18 +233,18 @@ func TestScanSeesCommittedRecordsOnly(t *testing.T) {
 			}
 		}
 		if id != "open" {
-			if err := client.EndTransaction(t.Context(), end); err != nil {
+			if err := transact.End(t.Context(), client, end, "in", 0); err != nil {
 				t.Fatal(err)
 			}
 		}
 		return client
 	}
-	transact("a", kgo.TryCommit, "a0", "a1", "a2")
-	transact("b", kgo.TryAbort, "b0", "b1", "b2", "b3")
-	transact("c", kgo.TryCommit, "c0")
-	transact("d", kgo.TryAbort, "d0")
-	transact("open", kgo.TryCommit, "o0", "o1")
-	transact("late", kgo.TryCommit, "l0", "l1")
+	write("a", kgo.TryCommit, "a0", "a1", "a2")
+	write("b", kgo.TryAbort, "b0", "b1", "b2", "b3")
+	write("c", kgo.TryCommit, "c0")
+	write("d", kgo.TryAbort, "d0")
+	write("open", kgo.TryCommit, "o0", "o1")
+	write("late", kgo.TryCommit, "l0", "l1")
 
 	var seen []string
 	if err := Scan(t.Context(), options, []string{"in"}, func(record *kgo.Record) {
@@ -342,12 +344,12 @@ func TestWhatIsCommittedTheMarkersSay(t *testing.T) {
 		end, key := kgo.TransactionEndTry(n%8 > 0), strconv.Itoa(n)
 		must(quick.BeginTransaction())
 		produce(quick, key)
-		must(quick.EndTransaction(t.Context(), end))
+		must(transact.End(t.Context(), quick, end, "in", 0))
 		if end {
 			want = append(want, key)
 		}
 	}
-	must(slow.EndTransaction(t.Context(), kgo.TryCommit))
+	must(transact.Commit(t.Context(), slow, "in", 0))
 
 	var scanned, read []string
 	must(Scan(t.Context(), options, []string{"in"}, func(r *kgo.Record) { scanned = append(scanned, string(r.Key)) }))

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"pawl/internal/testkit"
+	"pawl/internal/transact"
 )
 
 const (
@@ -98,7 +99,7 @@ func (c *coordinated) transact(ctx context.Context, lane, partitions int, offset
 	if err != nil {
 		return fmt.Errorf("commit an offset: %w", err)
 	}
-	if err := client.EndTransaction(ctx, kgo.TryCommit); err != nil {
+	if err := transact.Commit(ctx, client, c.topic, 0); err != nil {
 		return fmt.Errorf("end: %w", err)
 	}
 	return nil

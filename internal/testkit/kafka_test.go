@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"pawl/internal/transact"
 )
 
 func TestReadersSeeWhatTheirIsolationLevelAllows(t *testing.T) {
@@ -23,10 +25,11 @@ func TestReadersSeeWhatTheirIsolationLevelAllows(t *testing.T) {
 		if err := writer.BeginTransaction(); err != nil {
 			t.Fatal(err)
 		}
-		if err := writer.ProduceSync(t.Context(), kgo.StringRecord("in a transaction")).FirstErr(); err != nil {
+		record := kgo.StringRecord("in a transaction")
+		if err := writer.ProduceSync(t.Context(), record).FirstErr(); err != nil {
 			t.Fatal(err)
 		}
-		if err := writer.EndTransaction(t.Context(), end); err != nil {
+		if err := transact.End(t.Context(), writer, end, topic, record.Partition); err != nil {
 			t.Fatal(err)
 		}
 	}

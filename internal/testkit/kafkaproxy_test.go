@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"pawl/internal/cluster"
+	"pawl/internal/transact"
 )
 
 // produceInTransaction writes one record in a transaction that it leaves open.
@@ -43,7 +44,7 @@ func TestEndTxnAnswerIsLostOrRewritten(t *testing.T) {
 	client := Client(t, k.Brokers(), options...)
 	produceInTransaction(t, client)
 	lost := proxies.Inject(t, Fault{Key: kmsg.EndTxn, Match: mine, LoseAnswer: true})
-	if err := client.EndTransaction(t.Context(), kgo.TryCommit); err == nil {
+	if err := transact.Commit(t.Context(), client, topic, 0); err == nil {
 		t.Error("the client learned how the transaction ended")
 	}
 	if lost.Hits() < 2 {
@@ -57,7 +58,7 @@ func TestEndTxnAnswerIsLostOrRewritten(t *testing.T) {
 	client = Client(t, k.Brokers(), options...)
 	produceInTransaction(t, client)
 	rewritten := proxies.Inject(t, Fault{Key: kmsg.EndTxn, Times: 1, Rewrite: ErrorCode(kerr.UnknownServerError)})
-	if err := client.EndTransaction(t.Context(), kgo.TryCommit); !errors.Is(err, kerr.UnknownServerError) {
+	if err := transact.Commit(t.Context(), client, topic, 0); !errors.Is(err, kerr.UnknownServerError) {
 		t.Errorf("end: %v, want %v", err, kerr.UnknownServerError)
 	}
 	if rewritten.Hits() != 1 {

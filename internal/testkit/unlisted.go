@@ -8,6 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"pawl/internal/cluster"
+	"pawl/internal/transact"
 )
 
 // UnlistedKafka opens two brokers for this test alone, and a topic on them of one partition whose leader does not list an
@@ -27,21 +28,21 @@ func UnlistedKafka(tb testing.TB, first *kgo.Record, aborted []*kgo.Record, comm
 		return Client(tb, k.Brokers(), kgo.TransactionalID(topic+id), kgo.DefaultProduceTopic(topic), kgo.ProducerBatchCompression(kgo.NoCompression()))
 	}
 	one, other := producer("-1"), producer("-2")
-	transact(tb, one, kgo.TryAbort, first)
-	transact(tb, one, kgo.TryAbort, aborted...)
-	transact(tb, other, kgo.TryCommit, committed)
+	write(tb, one, kgo.TryAbort, first)
+	write(tb, one, kgo.TryAbort, aborted...)
+	write(tb, other, kgo.TryCommit, committed)
 	moveReplica(tb, one, topic)
 	return k, topic
 }
 
-func transact(tb testing.TB, producer *kgo.Client, end kgo.TransactionEndTry, records ...*kgo.Record) {
+func write(tb testing.TB, producer *kgo.Client, end kgo.TransactionEndTry, records ...*kgo.Record) {
 	tb.Helper()
 	err := producer.BeginTransaction()
 	if err == nil {
 		err = producer.ProduceSync(tb.Context(), records...).FirstErr()
 	}
 	if err == nil {
-		err = producer.EndTransaction(tb.Context(), end)
+		err = transact.End(tb.Context(), producer, end, records[0].Topic, records[0].Partition)
 	}
 	if err != nil {
 		tb.Fatalf("write a transaction: %v", err)

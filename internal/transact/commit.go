@@ -28,6 +28,14 @@ func Commit(ctx context.Context, client *kgo.Client, topic string, partition int
 	return client.EndTransaction(ctx, kgo.TryCommit)
 }
 
+// End ends the transaction of a client: it commits as Commit does, or aborts, which needs no record and no partition.
+func End(ctx context.Context, client *kgo.Client, end kgo.TransactionEndTry, topic string, partition int32) error {
+	if end == kgo.TryCommit {
+		return Commit(ctx, client, topic, partition)
+	}
+	return client.EndTransaction(ctx, kgo.TryAbort)
+}
+
 // lookAgain is how soon the client is asked again, which takes a few microseconds to store what it knows.
 const lookAgain = time.Millisecond
 

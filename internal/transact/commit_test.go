@@ -88,6 +88,31 @@ func TestCommitOfWhatNobodyKnowsIsAnError(t *testing.T) {
 	})
 }
 
+// What is aborted needs no partition that the client knows.
+func TestEndEndsAsItIsAskedTo(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		cluster, client := open(t)
+		commits, aborts := ends(cluster, true), ends(cluster, false)
+		record := &kgo.Record{Topic: topic, Value: []byte("v")}
+		if err := client.ProduceSync(t.Context(), record).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		if err := End(t.Context(), client, kgo.TryAbort, "nowhere", 0); err != nil || commits.Hits() > 0 || aborts.Hits() != 1 {
+			t.Errorf("error %v, %d commits and %d aborts were sent; want one abort", err, commits.Hits(), aborts.Hits())
+		}
+		if err := client.BeginTransaction(); err != nil {
+			t.Fatal(err)
+		}
+		if err := client.ProduceSync(t.Context(), record).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		if err := End(t.Context(), client, kgo.TryCommit, topic, 0); err != nil || commits.Hits() != 1 || aborts.Hits() != 1 {
+			t.Errorf("error %v, %d commits and %d aborts were sent; want one commit beside the abort", err, commits.Hits(), aborts.Hits())
+		}
+	})
+}
+
 func TestCommitCommits(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

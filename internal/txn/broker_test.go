@@ -19,6 +19,7 @@ import (
 
 	"pawl/internal/cluster"
 	"pawl/internal/testkit"
+	"pawl/internal/transact"
 )
 
 // realWorld is a broker of its own with the topics of one application.
@@ -153,7 +154,7 @@ func TestRealBrokerRefusesALateEnd(t *testing.T) {
 		}
 		then()
 		if err == nil {
-			err = producer.EndTransaction(t.Context(), kgo.TryCommit)
+			err = transact.Commit(t.Context(), producer, topic, 0)
 		}
 		if err != nil {
 			t.Fatal(err)

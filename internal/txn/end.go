@@ -174,11 +174,7 @@ const endTries = 10
 // unclear one was committed after all is for rule 3 to find out.
 func (k *kgoSession) endTransaction(ctx context.Context, commit bool) (committed bool, err error) {
 	for range endTries {
-		if commit {
-			err = transact.Commit(ctx, k.client, k.wrote.at.topic, k.wrote.at.partition)
-		} else {
-			err = k.client.EndTransaction(ctx, kgo.TryAbort)
-		}
+		err = transact.End(ctx, k.client, kgo.TransactionEndTry(commit), k.wrote.at.topic, k.wrote.at.partition)
 		if !anyOf(err, kerr.OperationNotAttempted, kerr.TransactionAbortable, kerr.UnknownServerError) {
 			break
 		}

@@ -61,11 +61,7 @@ func (w *world) upstream(id string) *kgo.Client {
 // end ends the transaction of a producer that has written to the input.
 func (w *world) end(upstream *kgo.Client, how kgo.TransactionEndTry) {
 	w.t.Helper()
-	if how == kgo.TryCommit {
-		w.must(transact.Commit(w.t.Context(), upstream, inTopic, 0))
-		return
-	}
-	w.must(upstream.EndTransaction(w.t.Context(), how))
+	w.must(transact.End(w.t.Context(), upstream, how, inTopic, 0))
 }
 
 func (w *world) must(err error) {

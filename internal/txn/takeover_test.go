@@ -414,9 +414,7 @@ func TestRule9LatestReadsWhatWasHeldBack(t *testing.T) {
 		r := w.run()
 		next(t, w.hooks.joined, "join")
 		time.Sleep(time.Second) //nolint:forbidigo // virtual time
-		if err := upstream.EndTransaction(t.Context(), kgo.TryCommit); err != nil {
-			t.Fatal(err)
-		}
+		w.end(upstream, kgo.TryCommit)
 		until(t, w.hooks.ended, "1 committed record", committed(1))
 		if err := r.drain(); err != nil {
 			t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"pawl/internal/testkit"
+	"pawl/internal/transact"
 )
 
 func fake(t testing.TB, options ...kfake.Opt) []string {
@@ -55,7 +56,7 @@ func readBothViews(t *testing.T, brokers []string) {
 			if err := client.ProduceSync(t.Context(), records...).FirstErr(); err != nil {
 				t.Fatal(err)
 			}
-			if err := client.EndTransaction(t.Context(), kgo.TransactionEndTry(commit)); err != nil {
+			if err := transact.End(t.Context(), client, kgo.TransactionEndTry(commit), topic, 0); err != nil {
 				t.Fatal(err)
 			}
 		}

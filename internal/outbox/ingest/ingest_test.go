@@ -81,6 +81,7 @@ func TestEffectsAreCommittedByTheirMarkersAlone(t *testing.T) {
 		chance := rand.New(rand.NewPCG(1, 0))
 		producers := []*kgo.Client{w.connect(kgo.TransactionalID("one")), w.connect(kgo.TransactionalID("other"))}
 		open, aborted := [2]int64{}, int64(0)
+		var wrote [2]*kgo.Record // last
 		input := int64(0)
 		for n := range 100 {
 			p := n % 2
@@ -88,7 +89,8 @@ func TestEffectsAreCommittedByTheirMarkersAlone(t *testing.T) {
 				w.must(producers[p].BeginTransaction())
 			}
 			for range 1 + chance.IntN(20) {
-				w.must(producers[p].ProduceSync(w.t.Context(), effect(int32(chance.IntN(3)), input)).FirstErr())
+				wrote[p] = effect(int32(chance.IntN(3)), input)
+				w.must(producers[p].ProduceSync(w.t.Context(), wrote[p]).FirstErr())
 				input++
 				open[p]++
 			}
@@ -96,7 +98,7 @@ func TestEffectsAreCommittedByTheirMarkersAlone(t *testing.T) {
 				continue
 			}
 			end := kgo.TransactionEndTry(chance.IntN(2) > 0)
-			w.must(producers[p].EndTransaction(w.t.Context(), end))
+			w.end(producers[p], end, wrote[p])
 			if !end {
 				aborted += open[p]
 			}
@@ -120,11 +122,12 @@ func TestTransactionThatIsTooLargeToHoldIsReadTwice(t *testing.T) {
 		large := func(r *kgo.Record) { r.Value = make([]byte, bytes) }
 		one, other := w.connect(kgo.TransactionalID("one")), w.connect(kgo.TransactionalID("other"))
 		w.must(one.BeginTransaction())
-		w.must(one.ProduceSync(w.t.Context(), effect(0, 0)).FirstErr())
+		first := effect(0, 0)
+		w.must(one.ProduceSync(w.t.Context(), first).FirstErr())
 		for n := range int64(count) {
 			w.transact(other, kgo.TransactionEndTry(n%8 > 0), effect(0, 1+n, large))
 		}
-		w.must(one.EndTransaction(w.t.Context(), kgo.TryCommit))
+		w.end(one, kgo.TryCommit, first)
 		w.transact(other, kgo.TryCommit, effect(0, 1+count))
 		end := w.topicEnd(0)
 		var fetched atomic.Int64 // in bytes

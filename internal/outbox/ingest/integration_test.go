@@ -88,9 +88,10 @@ func TestRealBrokerWakesTheReaderAtTheMarker(t *testing.T) {
 	var took []time.Duration
 	for n := range int64(200) {
 		w.must(producer.BeginTransaction())
-		w.must(producer.ProduceSync(t.Context(), effect(0, n)).FirstErr())
+		record := effect(0, n)
+		w.must(producer.ProduceSync(t.Context(), record).FirstErr())
 		begun := time.Now()
-		w.must(producer.EndTransaction(t.Context(), kgo.TryCommit))
+		w.end(producer, kgo.TryCommit, record)
 		next(t, w.ingested, "batch")
 		took = append(took, time.Since(begun))
 	}

@@ -20,6 +20,7 @@ import (
 	"pawl/internal/message"
 	"pawl/internal/outbox"
 	"pawl/internal/outbox/ledger/ledgertest"
+	"pawl/internal/transact"
 )
 
 const topic = "app.effects"
@@ -248,7 +249,13 @@ func (w *world) transact(producer *kgo.Client, end kgo.TransactionEndTry, record
 	w.t.Helper()
 	w.must(producer.BeginTransaction())
 	w.must(producer.ProduceSync(w.t.Context(), records...).FirstErr())
-	w.must(producer.EndTransaction(w.t.Context(), end))
+	w.end(producer, end, records[0])
+}
+
+// end ends the transaction of a producer that has written this record.
+func (w *world) end(producer *kgo.Client, end kgo.TransactionEndTry, wrote *kgo.Record) {
+	w.t.Helper()
+	w.must(transact.End(w.t.Context(), producer, end, wrote.Topic, wrote.Partition))
 }
 
 // topicEnd is where a lane of the topic ends.
