@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -17,9 +16,8 @@ import (
 
 	"pawl/internal/app"
 	"pawl/internal/kafka"
+	"pawl/internal/testkit/golden"
 )
-
-var update = flag.Bool("update", false, "write golden files")
 
 // yard is a fake cluster and the configuration of an application named yard on it, for the commands
 // that look at brokers.
@@ -84,7 +82,7 @@ func (y *yard) steady(text string) string {
 }
 
 // want runs a command and compares exit code and output with a golden file.
-func (y *yard) want(code int, golden string, args ...string) {
+func (y *yard) want(code int, file string, args ...string) {
 	y.t.Helper()
 	got := y.run(args...)
 	if got.code != code {
@@ -94,22 +92,7 @@ func (y *yard) want(code int, golden string, args ...string) {
 	if got.stderr != "" {
 		text += "--- stderr\n" + got.stderr
 	}
-	file := filepath.Join("testdata", golden)
-	if *update {
-		if err := os.MkdirAll("testdata", 0o750); err != nil {
-			y.t.Fatal(err)
-		}
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			y.t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		y.t.Fatal(err)
-	}
-	if string(want) != text {
-		y.t.Errorf("%s differs (run with -update to accept):\n got:\n%s\nwant:\n%s", file, text, want)
-	}
+	golden.Is(y.t, filepath.Join("testdata", file), text)
 }
 
 // fit makes all topics, with logs in two partitions.

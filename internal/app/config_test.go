@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"pawl/internal/testkit/golden"
 )
 
 const example = "../../deploy/config.example.yaml"
@@ -228,7 +230,7 @@ func TestPrintLoadsAgain(t *testing.T) {
 			}
 			if name == "example" {
 				text := strings.ReplaceAll(printed.String(), example, "config.example.yaml")
-				golden(t, "testdata/print.golden", []byte(text))
+				golden.Is(t, "testdata/print.golden", text)
 			}
 		})
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"pawl/internal/kafka"
+	"pawl/internal/testkit/golden"
 )
 
 // The schema in the repository is the one that `config schema` prints.
@@ -23,13 +24,13 @@ func TestSchemaIsCommitted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "../../deploy/config.schema.json", schema)
+	golden.Is(t, "../../deploy/config.schema.json", schema)
 }
 
 // Nobody has to keep the table of settings up to date.
 func TestDocumentationListsEverySetting(t *testing.T) {
 	t.Parallel()
-	golden(t, "../../docs/configuration.md", documentation())
+	golden.Is(t, "../../docs/configuration.md", documentation())
 }
 
 // sample has one entry in every list and map, so that a walk sees every setting there is.
@@ -257,5 +258,5 @@ func TestSecurityPageHasTheTableOfRights(t *testing.T) {
 	if !found || !ended {
 		t.Fatalf("%s has no place for the table of rights", path)
 	}
-	golden(t, path, []byte(before+" -run Security -update -->"+rows.String()+end+after))
+	golden.Is(t, path, []byte(before+" -run Security -update -->"+rows.String()+end+after))
 }

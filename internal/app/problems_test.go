@@ -2,34 +2,14 @@ package app
 
 import (
 	"bytes"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	"pawl/internal/testkit/golden"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
-
-func golden(t *testing.T, file string, got []byte) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(file, got, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("%s is not what the code makes; if the code is right, run go test -update (-want +got):\n%s", file, diff)
-	}
-}
 
 func testHost() (string, error) { return "host-1.example.org", nil }
 
@@ -80,7 +60,7 @@ func TestLoadReportsEveryProblemAtItsPlace(t *testing.T) {
 			if strings.Contains(got.String(), "hunter2") {
 				t.Errorf("a secret is in the report:\n%s", got.String())
 			}
-			golden(t, strings.TrimSuffix(file, ".yaml")+".golden", got.Bytes())
+			golden.Is(t, strings.TrimSuffix(file, ".yaml")+".golden", got.Bytes())
 		})
 	}
 }

@@ -233,6 +233,9 @@ var table = map[string]rule{
 		outside:   []string{"kgo", "kadm", "pgx", "containers"},
 	},
 
+	// Files that are kept, and the one flag -update. Apart from testkit, whose brokers and databases unit tests do without.
+	"testkit/golden": {testsOnly: true},
+
 	// This table.
 	"arch": {testsOnly: true},
 
@@ -297,5 +300,5 @@ var families = map[string][]string{
 // abort now and then.
 var (
 	testFamilies = []string{"check", "kgo", "sync"}
-	testPackages = []string{"testkit", "cluster", "message", "transact", "faults"} // of the last, what each mistake must show
+	testPackages = []string{"testkit", "testkit/golden", "cluster", "message", "transact", "faults"} // of the last, what each mistake must show
 )

@@ -1,15 +1,14 @@
 package evidence
 
 import (
-	"flag"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-)
 
-var update = flag.Bool("update", false, "write docs/verification.md instead of comparing")
+	"pawl/internal/testkit/golden"
+)
 
 const (
 	folder = "../../docs/verification"
@@ -24,14 +23,7 @@ func TestReportIsWhatTheResultsSay(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Markdown(results, read(t, filepath.Join(folder, "found.md")), read(t, filepath.Join(folder, "not-tested.md")))
-	if *update {
-		if err := os.WriteFile(report, []byte(want), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if got := read(t, report); got != want {
-		t.Errorf("%s is not what its sources say: run make report", report)
-	}
+	golden.Is(t, report, want)
 }
 
 func read(t *testing.T, path string) string {

@@ -1,20 +1,16 @@
 package faults
 
 import (
-	"flag"
 	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	"pawl/internal/testkit/golden"
 )
-
-var update = flag.Bool("update", false, "write docs/faults.md and docs/troubleshooting.md anew")
 
 const (
 	root         = "../.."
@@ -92,23 +88,5 @@ func testsOf(t *testing.T, folder string) map[string]bool {
 
 func TestDocumentationListsEveryFault(t *testing.T) {
 	t.Parallel()
-	wantPage(t, "faults.md", Document(Catalogue()))
-}
-
-// wantPage holds a page of docs/ against what the lists of this package make of it.
-func wantPage(t *testing.T, name string, want []byte) {
-	t.Helper()
-	path := filepath.Join(root, "docs", name)
-	if *update {
-		if err := os.WriteFile(path, want, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	got, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("docs/%s is not what its list makes; run go test ./internal/faults -update (-want +got):\n%s", name, diff)
-	}
+	golden.Is(t, filepath.Join(root, "docs", "faults.md"), Document(Catalogue()))
 }

@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"pawl/internal/testkit/golden"
 )
 
 const mistakesMin = 20
@@ -94,5 +96,5 @@ func TestShowsWantsMessageAndNextStep(t *testing.T) {
 
 func TestDocumentationListsEveryMistake(t *testing.T) {
 	t.Parallel()
-	wantPage(t, "troubleshooting.md", Troubleshooting(Mistakes()))
+	golden.Is(t, filepath.Join(root, "docs", "troubleshooting.md"), Troubleshooting(Mistakes()))
 }

@@ -2,7 +2,6 @@ package handlers
 
 import (
 	"encoding/json"
-	"flag"
 	"fmt"
 	"math/big"
 	"os"
@@ -13,8 +12,6 @@ import (
 
 	"pawl/internal/message"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 func outputs() []string   { return []string{"priced", "ledger", "review"} }
 func endpoints() []string { return []string{"payments", "refunds"} }
@@ -142,18 +139,4 @@ func readFile(tb testing.TB, path string) []byte {
 		tb.Fatal(err)
 	}
 	return data
-}
-
-// golden compares text with a file, or writes the file under -update.
-func golden(t *testing.T, path, text string) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	if want := string(readFile(t, path)); text != want {
-		t.Errorf("%s differs; run with -update if this is meant.\ngot:\n%s\nwant:\n%s", path, text, want)
-	}
 }

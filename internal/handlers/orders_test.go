@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"pawl/internal/message"
+	"pawl/internal/testkit/golden"
 )
 
 func reviewing(tb testing.TB) Handler {
@@ -31,7 +32,7 @@ func TestOrdersWriteWhatTheGoldenFilesSay(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			golden(t, strings.TrimSuffix(input, ".json")+".golden", render(out))
+			golden.Is(t, strings.TrimSuffix(input, ".json")+".golden", render(out))
 		})
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"pawl/internal/message"
+	"pawl/internal/testkit/golden"
 )
 
 // resultEvent writes the event that the relay writes for an effect.
@@ -68,7 +69,7 @@ func TestResultsWriteWhatTheGoldenFilesSay(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			golden(t, filepath.Join("testdata/results", test.name+".golden"), render(out))
+			golden.Is(t, filepath.Join("testdata/results", test.name+".golden"), render(out))
 		})
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"pawl/internal/testkit/golden"
 )
 
 // changed asserts that the fake is asked for as many changes as wanted, from now to the test's end.
@@ -28,7 +30,7 @@ func TestPlanThenApplyThenPlanIsClean(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "plan-empty-cluster.json", string(text)+"\n")
+	golden.Is(t, "testdata/plan-empty-cluster.json", string(text)+"\n")
 	if err := Apply(ctx, fake.client, plans, true); err != nil {
 		t.Fatalf("dry run: %v", err)
 	}

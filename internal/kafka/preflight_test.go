@@ -18,6 +18,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kversion"
 
 	"pawl/internal/faults"
+	"pawl/internal/testkit/golden"
 )
 
 // testTopics is what the application app wants.
@@ -112,7 +113,7 @@ func TestFitClusterPassesPreflight(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "preflight-ok.json", string(text)+"\n")
+	golden.Is(t, "testdata/preflight-ok.json", string(text)+"\n")
 	if err := Failed(findings); err != nil {
 		t.Error(err)
 	}
@@ -418,7 +419,7 @@ func TestReadOnlyPrincipalIsToldEachMissingRight(t *testing.T) {
 	for _, finding := range findings {
 		fmt.Fprintf(&b, "%s %s: %s\n  %s\n", finding.Status, finding.Check, finding.Detail, strings.ReplaceAll(finding.Next, fake.conf.Brokers[0], "BROKER"))
 	}
-	golden(t, "preflight-reader.txt", b.String())
+	golden.Is(t, "testdata/preflight-reader.txt", b.String())
 }
 
 func TestNearestFindsWhatWasMeant(t *testing.T) {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"flag"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -15,10 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	"pawl/internal/testkit/golden"
 )
-
-var update = flag.Bool("update", false, "write docs/mutants.md anew")
 
 const root = "../.."
 
@@ -100,20 +97,7 @@ func testsOf(t *testing.T, folder string) map[string]string {
 
 func TestDocumentationListsEveryMutant(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(root, "docs", "mutants.md")
-	want := document(catalogue())
-	if *update {
-		if err := os.WriteFile(path, want, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	got, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("docs/mutants.md is not the catalogue; run go test ./internal/mutants -update (-want +got):\n%s", diff)
-	}
+	golden.Is(t, filepath.Join(root, "docs", "mutants.md"), document(catalogue()))
 }
 
 // A module with one rule and one test of it, and mutants of every fate.

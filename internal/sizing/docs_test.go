@@ -1,15 +1,14 @@
 package sizing
 
 import (
-	"flag"
 	"fmt"
 	"os"
 	"strings"
 	"testing"
 	"time"
-)
 
-var update = flag.Bool("update", false, "write the table of docs/scaling.md")
+	"pawl/internal/testkit/golden"
+)
 
 const (
 	page       = "../../docs/scaling.md"
@@ -29,16 +28,7 @@ func TestDocumentationShowsWhatIsComputed(t *testing.T) {
 	if !begins || !ends {
 		t.Fatalf("%s has no place for the table", page)
 	}
-	want := before + tableBegin + sizesTable(t) + tableEnd + after
-	if *update {
-		if err := os.WriteFile(page, []byte(want), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	if string(text) != want {
-		t.Errorf("%s differs from what is computed: run go test ./internal/sizing -run Documentation -update", page)
-	}
+	golden.Is(t, page, before+tableBegin+sizesTable(t)+tableEnd+after)
 }
 
 func sizesTable(t *testing.T) string {

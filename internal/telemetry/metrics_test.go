@@ -3,9 +3,7 @@ package telemetry
 import (
 	"bytes"
 	"errors"
-	"flag"
 	"fmt"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -13,14 +11,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"pawl/internal/testkit/golden"
 	"pawl/internal/txn"
 )
-
-var update = flag.Bool("update", false, "write docs/metrics.md anew")
 
 // everything makes a series of every metric.
 func everything(b *bench) {
@@ -66,17 +62,9 @@ func TestMetricsAreDocumented(t *testing.T) {
 	b := newFullBench(t)
 	path := filepath.Join("..", "..", "docs", "metrics.md")
 	text := document(t, b.registry)
-	if *update {
-		if err := os.WriteFile(path, text, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	stored, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(stored), string(text)); diff != "" {
-		t.Errorf("docs/metrics.md is not what the program has; run go test ./internal/telemetry -update, and tell operators in the changelog:\n%s", diff)
+	golden.Is(t, path, text)
+	if t.Failed() {
+		t.Log("tell operators of it in the changelog")
 	}
 
 	// The document comes from series that exist. A metric that no hook made a series of would be

@@ -1,18 +1,16 @@
 package top
 
 import (
-	"flag"
 	"fmt"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
-)
 
-var update = flag.Bool("update", false, "write golden files")
+	"pawl/internal/testkit/golden"
+)
 
 // busy is three processes, of which one is starting and one is away, with trouble of each kind.
 func busy(partitions int) Snapshot {
@@ -69,26 +67,6 @@ func screen(width, height int) Screen {
 	return Screen{Width: width, Height: height, Title: "shop", Every: time.Second, Since: noon.Add(-5 * time.Minute), Sort: ByLag}
 }
 
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	file := filepath.Join("testdata", name)
-	if *update {
-		if err := os.MkdirAll("testdata", 0o750); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file, []byte(got+"\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(want) != got+"\n" {
-		t.Errorf("%s differs (run with -update to accept):\n%s\nwant:\n%s", file, got, want)
-	}
-}
-
 func TestScreensLookLikeThis(t *testing.T) {
 	t.Parallel()
 	quiet := NewFleet([]string{"127.0.0.1:9090"})
@@ -109,7 +87,7 @@ func TestScreensLookLikeThis(t *testing.T) {
 			return sc
 		}(), busy(12)},
 	} {
-		golden(t, name, test.screen.Draw(test.snapshot))
+		golden.Is(t, filepath.Join("testdata", name), test.screen.Draw(test.snapshot)+"\n")
 	}
 }
 
@@ -122,7 +100,7 @@ func TestPrintLeavesNothingOut(t *testing.T) {
 			t.Errorf("orders/%d is not there", i)
 		}
 	}
-	golden(t, "print-120.txt", strings.TrimSuffix(screen(120, 0).Print(busy(4)), "\n"))
+	golden.Is(t, "testdata/print-120.txt", screen(120, 0).Print(busy(4)))
 }
 
 var sgr = regexp.MustCompile("\x1b\\[[0-9]+m")
