@@ -21,19 +21,12 @@ func (c Config) roster(ctx context.Context, plain *kgo.Client) (map[string]strin
 		}
 	}
 	if c.Protocol == ProtocolConsumer {
-		ask := kmsg.NewPtrConsumerGroupDescribeRequest()
-		ask.Groups = []string{c.Group}
-		described, err := ask.RequestWith(ctx, plain)
+		members, err := membersOf(ctx, plain, c.Group)
 		if err != nil {
-			return nil, fmt.Errorf("describe group %s: %w", c.Group, err)
+			return nil, err
 		}
-		for _, group := range described.Groups {
-			if err := kerr.ErrorForCode(group.ErrorCode); err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
-				return nil, fmt.Errorf("describe group %s: %w", c.Group, err)
-			}
-			for _, member := range group.Members {
-				add(member.InstanceID, member.MemberID)
-			}
+		for _, member := range members {
+			add(member.InstanceID, member.MemberID)
 		}
 		return roster, nil
 	}
@@ -48,4 +41,22 @@ func (c Config) roster(ctx context.Context, plain *kgo.Client) (map[string]strin
 		add(member.InstanceID, member.MemberID)
 	}
 	return roster, nil
+}
+
+// membersOf asks for the members of a group of the consumer protocol (KIP-848). A group that is not there has none.
+func membersOf(ctx context.Context, plain *kgo.Client, group string) ([]kmsg.ConsumerGroupDescribeResponseGroupMember, error) {
+	ask := kmsg.NewPtrConsumerGroupDescribeRequest()
+	ask.Groups = []string{group}
+	described, err := ask.RequestWith(ctx, plain)
+	if err != nil {
+		return nil, fmt.Errorf("describe group %s: %w", group, err)
+	}
+	var members []kmsg.ConsumerGroupDescribeResponseGroupMember
+	for _, one := range described.Groups {
+		if err := kerr.ErrorForCode(one.ErrorCode); err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
+			return nil, fmt.Errorf("describe group %s: %w", group, err)
+		}
+		members = append(members, one.Members...)
+	}
+	return members, nil
 }

@@ -205,29 +205,22 @@ const (
 
 // resign lets a static member leave in its name. It is no failure if there is none.
 func resign(ctx context.Context, plain *kgo.Client, group, instance string, epoch int32) error {
-	ask := kmsg.NewPtrConsumerGroupDescribeRequest()
-	ask.Groups = []string{group}
-	described, err := ask.RequestWith(ctx, plain)
+	members, err := membersOf(ctx, plain, group)
 	if err != nil {
-		return fmt.Errorf("describe group: %w", err)
+		return err
 	}
-	for _, group := range described.Groups {
-		if err := kerr.ErrorForCode(group.ErrorCode); err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
-			return fmt.Errorf("describe group: %w", err)
+	for _, member := range members {
+		if member.InstanceID == nil || *member.InstanceID != instance || member.MemberEpoch == epoch {
+			continue
 		}
-		for _, member := range group.Members {
-			if member.InstanceID == nil || *member.InstanceID != instance || member.MemberEpoch == epoch {
-				continue
-			}
-			leave := kmsg.NewPtrConsumerGroupHeartbeatRequest()
-			leave.Group, leave.MemberID, leave.InstanceID, leave.MemberEpoch = group.Group, member.MemberID, &instance, epoch
-			resp, err := leave.RequestWith(ctx, plain)
-			if err == nil {
-				err = kerr.ErrorForCode(resp.ErrorCode)
-			}
-			if err != nil && !errors.Is(err, kerr.UnknownMemberID) {
-				return fmt.Errorf("leave: %w", err)
-			}
+		leave := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+		leave.Group, leave.MemberID, leave.InstanceID, leave.MemberEpoch = group, member.MemberID, &instance, epoch
+		resp, err := leave.RequestWith(ctx, plain)
+		if err == nil {
+			err = kerr.ErrorForCode(resp.ErrorCode)
+		}
+		if err != nil && !errors.Is(err, kerr.UnknownMemberID) {
+			return fmt.Errorf("leave: %w", err)
 		}
 	}
 	return nil
