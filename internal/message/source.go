@@ -3,6 +3,7 @@ package message
 import (
 	"crypto/sha1" //nolint:gosec // UUIDv5 is defined over SHA-1 (RFC 9562 section 5.5); nothing is secured by it
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"strconv"
 	"strings"
@@ -123,14 +124,17 @@ func uuid5(name []byte) ID {
 // String gives the 36 characters of RFC 9562.
 func (id ID) String() string { return string(id.AppendText(nil)) }
 
+// IDTextLen is the length of what String returns.
+const IDTextLen = 36
+
 // AppendText appends what String returns.
 func (id ID) AppendText(b []byte) []byte {
-	const digits = "0123456789abcdef"
-	for i, octet := range id {
-		if i == 4 || i == 6 || i == 8 || i == 10 {
-			b = append(b, '-')
-		}
-		b = append(b, digits[octet>>4], digits[octet&0xf])
-	}
+	b = append(b, "00000000-0000-0000-0000-000000000000"...)
+	text := b[len(b)-IDTextLen:]
+	hex.Encode(text[0:], id[0:4])
+	hex.Encode(text[9:], id[4:6])
+	hex.Encode(text[14:], id[6:8])
+	hex.Encode(text[19:], id[8:10])
+	hex.Encode(text[24:], id[10:16])
 	return b
 }

@@ -16,6 +16,7 @@ type batch struct {
 	ends    map[place]int64 // next offset per partition, likewise
 	stable  map[place]int64 // last stable offset per partition, as of its newest fetch
 	first   time.Time       // when its first record was polled
+	oldest  *kgo.Record     // the one with the smallest timestamp
 }
 
 func newBatch() *batch {
@@ -47,6 +48,9 @@ func (b *batch) addPartition(topic string, p *kgo.FetchPartition) {
 		}
 		b.records = append(b.records, r)
 		b.bytes += int64(len(r.Key) + len(r.Value))
+		if b.oldest == nil || r.Timestamp.Before(b.oldest.Timestamp) {
+			b.oldest = r
+		}
 	}
 	if _, known := b.ends[at]; !known {
 		b.begins[at] = p.Records[0].Offset
@@ -68,20 +72,9 @@ func (b *batch) behind() bool {
 	return false
 }
 
-// oldest is the record with the smallest timestamp, or nil where there are no records.
-func (b *batch) oldest() *kgo.Record {
-	var oldest *kgo.Record
-	for _, r := range b.records {
-		if oldest == nil || r.Timestamp.Before(oldest.Timestamp) {
-			oldest = r
-		}
-	}
-	return oldest
-}
-
 func (b *batch) reset() {
 	clear(b.records)
-	b.records, b.bytes, b.first = b.records[:0], 0, time.Time{}
+	b.records, b.bytes, b.first, b.oldest = b.records[:0], 0, time.Time{}, nil
 	clear(b.begins)
 	clear(b.ends)
 	clear(b.stable)

@@ -77,7 +77,7 @@ func (b *builder) build(r *kgo.Record, source message.Source, o *outcome, handle
 	if o.from == o.to {
 		return nil
 	}
-	from := b.bytes(source.AppendText(make([]byte, 0, sourceTextMax)))
+	from := b.sourceText(source)
 	o.worker.asked.Walk(o.from, o.to, o.outs, o.effects, func(e message.Entry) {
 		if e.Out != nil {
 			b.send(b.output(r, source, e.Index, e.Out, from), produce)
@@ -88,8 +88,15 @@ func (b *builder) build(r *kgo.Record, source message.Source, o *outcome, handle
 	return nil
 }
 
-// sourceTextMax fits a topic name of Kafka's longest (249) and two numbers.
-const sourceTextMax = 249 + 2 + 10 + 20
+// numbersMax is the most that a partition, an offset and the slashes before them take.
+const numbersMax = 2 + 10 + 20
+
+func (b *builder) sourceText(source message.Source) []byte {
+	space := b.text.take(len(source.Topic) + numbersMax)
+	text := source.AppendText(space[:0])
+	b.text.giveBack(len(space) - len(text))
+	return text[:len(text):len(text)]
+}
 
 func (b *builder) send(record *kgo.Record, produce func(*kgo.Record)) {
 	p := b.produced[record.Topic]
@@ -110,11 +117,14 @@ func (b *builder) bytes(text []byte) []byte {
 }
 
 func (b *builder) id(source message.Source, index int) []byte {
-	var text [36]byte
 	if source.TopicID != b.topicID || b.space == (message.Space{}) {
 		b.topicID, b.space = source.TopicID, source.Space()
 	}
-	return b.bytes(b.space.ID(source.Partition, source.Offset, index).AppendText(text[:0]))
+	return b.idText(b.space.ID(source.Partition, source.Offset, index))
+}
+
+func (b *builder) idText(id message.ID) []byte {
+	return id.AppendText(b.text.take(message.IDTextLen)[:0])
 }
 
 func (b *builder) output(r *kgo.Record, source message.Source, index int, out *message.Out, from []byte) *kgo.Record {
@@ -168,8 +178,7 @@ func putTrace(headers []kgo.RecordHeader, trace message.Trace) int {
 func (b *builder) effect(r *kgo.Record, source message.Source, index int, effect *message.Effect, from []byte) *kgo.Record {
 	id := b.id(source, index)
 	if effect.BusinessKey != "" {
-		var text [36]byte
-		id = b.bytes(message.BusinessID(b.config.Application, effect.Endpoint, effect.BusinessKey).AppendText(text[:0]))
+		id = b.idText(message.BusinessID(b.config.Application, effect.Endpoint, effect.BusinessKey))
 	}
 	class := effect.Class
 	if class == "" {

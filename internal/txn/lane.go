@@ -349,6 +349,7 @@ func (l *lane) fill(session Session) (cause Reason, blame bool, err error) {
 	var took time.Duration
 	defer func() { l.tellHandled(took) }()
 	source := message.Source{Application: l.config.Application, ReplayGeneration: l.config.ReplayGeneration}
+	var route *Route
 	for part, err := range l.transformer.run(b.records, l.topicID, l.bisect.poison, l.pace.perRecord) {
 		took += part.took
 		l.noteHandled(part)
@@ -363,9 +364,10 @@ func (l *lane) fill(session Session) (cause Reason, blame bool, err error) {
 		for i, r := range part.records {
 			if r.Topic != source.Topic {
 				source.Topic, source.TopicID = r.Topic, l.topicID(r.Topic)
+				route = l.transformer.routes[r.Topic]
 			}
 			source.Partition, source.Offset = r.Partition, r.Offset
-			if err := l.builder.build(r, source, &part.outcomes[i], l.transformer.routes[r.Topic].Name, session.Produce); err != nil {
+			if err := l.builder.build(r, source, &part.outcomes[i], route.Name, session.Produce); err != nil {
 				return ReasonRefused, true, err
 			}
 		}
@@ -407,7 +409,7 @@ func (l *lane) report(next verdict, cause Reason, e ending, err error, begun tim
 		Lane: l.number, Outcome: Aborted, Reason: reasonOf(e, cause), Records: len(b.records), Bytes: b.bytes,
 		Duration: now.Sub(begun), Err: errors.Join(err, e.err), Story: l.story.tell(b, l.builder, now),
 	}
-	if r := b.oldest(); r != nil {
+	if r := b.oldest; r != nil {
 		ended.Oldest = r.Timestamp
 		ended.Source = message.Source{Application: l.config.Application, Topic: r.Topic, Partition: r.Partition, Offset: r.Offset}
 	}

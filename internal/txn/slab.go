@@ -34,6 +34,9 @@ func (s *slab[T]) take(n int) []T {
 	return part
 }
 
+// giveBack returns the last n elements of what was taken last, which nobody has written to.
+func (s *slab[T]) giveBack(n int) { s.used -= n }
+
 // reset takes everything back and forgets what it pointed to.
 func (s *slab[T]) reset() {
 	for i := 0; i <= s.chunk && i < len(s.chunks); i++ {
