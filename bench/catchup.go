@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"pawl/internal/load"
 	"pawl/internal/yardstick"
 )
 
@@ -79,7 +80,7 @@ func (s *stage) catchUp(ctx context.Context, programs programs, report *report) 
 			return err
 		}
 		s.progress(fmt.Sprintf("filling %s with %d records of %d bytes", in, c.count, s.settings.bytes))
-		if err := s.Fill(ctx, in, run, s.settings.bytes, c.count, func(int64) {}); err != nil {
+		if err := s.Fill(ctx, in, load.PlainConfig{Run: run, Bytes: s.settings.bytes}, c.count, func(int64) {}); err != nil {
 			return err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"pawl/internal/load"
 	"pawl/internal/yardstick"
 )
 
@@ -22,7 +23,7 @@ func (s *stage) throughput(ctx context.Context, peers []peer, add func(yardstick
 	}
 	s.progress(fmt.Sprintf("filling %s with %d records of %d bytes", in, s.settings.count, s.settings.bytes))
 	run := uint64(time.Now().UnixNano()) // tells this run's records from others
-	if err := s.Fill(ctx, in, run, s.settings.bytes, s.settings.count, func(int64) {}); err != nil {
+	if err := s.Fill(ctx, in, load.PlainConfig{Run: run, Bytes: s.settings.bytes}, s.settings.count, func(int64) {}); err != nil {
 		return err
 	}
 	for turn, p := range yardstick.Turns(s.settings.warmRounds, s.settings.rounds, peers) {

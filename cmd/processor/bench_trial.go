@@ -175,7 +175,7 @@ func (t *trial) fill(ctx context.Context, run uint64) error {
 	if err := t.makeTopic(ctx, in); err != nil {
 		return err
 	}
-	err := t.stage.Fill(ctx, in, run, t.flags.bytes, t.flags.records, func(n int64) {
+	err := t.stage.Fill(ctx, in, load.PlainConfig{Run: run, Bytes: t.flags.bytes}, t.flags.records, func(n int64) {
 		t.screen.live("filling %s: %d of %d records", in, n, t.flags.records)
 	})
 	if err != nil {

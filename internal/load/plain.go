@@ -2,11 +2,14 @@ package load
 
 import (
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"pawl/internal/message"
 )
 
 // The head of a plain value, big endian: mark (4 bytes), run, number, sequence (8 each), scheduled
@@ -32,6 +35,9 @@ type PlainConfig struct {
 	Bytes  int    // size of each value, at least PlainBytesMin
 	Keys   int64  // how many keys take turns; 0 for records without key
 	Filler Filler // empty means FillerRandom
+	// SampledEvery, where it is not 0, gives each record a traceparent of its own. Of every so many records, from the
+	// first on, one is of a trace that is sampled.
+	SampledEvery int64
 }
 
 // Plain makes records of one size that carry their run, their number, a sequence per key and the
@@ -52,6 +58,9 @@ func NewPlain(config PlainConfig) (*Plain, error) {
 	}
 	if config.Keys < 0 {
 		errs = append(errs, fmt.Errorf("keys is %d, want at least 0", config.Keys))
+	}
+	if config.SampledEvery < 0 {
+		errs = append(errs, fmt.Errorf("sampled every is %d, want at least 0", config.SampledEvery))
 	}
 	if config.Filler != FillerRandom && config.Filler != FillerWords {
 		errs = append(errs, fmt.Errorf("filler is %q, want %q or %q", config.Filler, FillerRandom, FillerWords))
@@ -83,7 +92,31 @@ func (p *Plain) Fill(record *kgo.Record, stamp Stamp) {
 	value = binary.BigEndian.AppendUint64(value, uint64(stamp.Scheduled.UnixNano()))
 	value = binary.BigEndian.AppendUint64(value, uint64(stamp.Called.UnixNano()))
 	record.Value = p.fill(value, stamp.N)
-	record.Headers = record.Headers[:0]
+	record.Headers = p.trace(record.Headers[:0], stamp.N)
+}
+
+// trace gives record n its traceparent, if it is to have one, in the memory of the one that headers had.
+func (p *Plain) trace(headers []kgo.RecordHeader, n int64) []kgo.RecordHeader {
+	if p.config.SampledEvery == 0 {
+		return headers
+	}
+	if cap(headers) == 0 {
+		headers = make([]kgo.RecordHeader, 0, 1)
+	}
+	headers = headers[:1]
+	var trace, span [8]byte
+	binary.BigEndian.PutUint64(trace[:], p.config.Run)
+	binary.BigEndian.PutUint64(span[:], uint64(n)+1) //nolint:gosec // not negative; an id of zeros is none
+	value := headers[0].Value[:0]
+	value = append(value, "00-"...)
+	value = hex.AppendEncode(hex.AppendEncode(value, trace[:]), span[:])
+	value = hex.AppendEncode(append(value, '-'), span[:])
+	flags := "-00"
+	if n%p.config.SampledEvery == 0 {
+		flags = "-01"
+	}
+	headers[0] = kgo.RecordHeader{Key: message.HeaderTrace, Value: append(value, flags...)}
+	return headers
 }
 
 // appendKey appends "key-" and at least eight hexadecimal digits.

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"pawl/internal/message"
 )
 
 func fillPlain(t *testing.T, config PlainConfig, n int64) *kgo.Record {
@@ -65,6 +67,29 @@ func TestPlainRecordIsAFunctionOfItsNumber(t *testing.T) {
 	}
 }
 
+// Each record has a trace of its own, of which every third is sampled; and none where none is asked for.
+func TestPlainRecordCarriesItsTrace(t *testing.T) {
+	t.Parallel()
+	plain, err := NewPlain(PlainConfig{Run: 0xab, Bytes: 100, SampledEvery: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var reused kgo.Record
+	for n, want := range []string{
+		"00-00000000000000ab0000000000000001-0000000000000001-01", "00-00000000000000ab0000000000000002-0000000000000002-00",
+		"00-00000000000000ab0000000000000003-0000000000000003-00", "00-00000000000000ab0000000000000004-0000000000000004-01",
+	} {
+		plain.Fill(&reused, Stamp{N: int64(n)})
+		trace := message.TraceOf(reused.Headers)
+		if string(trace.Parent) != want || trace.Sampled() != (n%3 == 0) || len(reused.Headers) != 1 {
+			t.Errorf("record %d: headers %q, want the traceparent %s", n, reused.Headers, want)
+		}
+	}
+	if without := fillPlain(t, PlainConfig{Bytes: 100}, 0); len(without.Headers) != 0 {
+		t.Errorf("headers %q, want none", without.Headers)
+	}
+}
+
 // Random filler does not compress, words do: what a bench says of compression holds.
 func TestPlainFillersCompressAsTheyClaim(t *testing.T) {
 	t.Parallel()
@@ -116,8 +141,8 @@ func TestParsePlainRefusesOtherValues(t *testing.T) {
 // All problems come at once.
 func TestNewPlainNamesEveryProblem(t *testing.T) {
 	t.Parallel()
-	_, err := NewPlain(PlainConfig{Bytes: 1, Keys: -1, Filler: "fog"})
-	for _, want := range []string{"bytes is 1", "keys is -1", `filler is "fog"`} {
+	_, err := NewPlain(PlainConfig{Bytes: 1, Keys: -1, Filler: "fog", SampledEvery: -1})
+	for _, want := range []string{"bytes is 1", "keys is -1", `filler is "fog"`, "sampled every is -1"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v does not say %q", err, want)
 		}

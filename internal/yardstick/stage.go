@@ -137,10 +137,10 @@ func (s *Stage) Poll(ctx context.Context, processes []*Process, done func() (boo
 	}
 }
 
-// Fill writes the backlog that is to be copied: the first count plain records of a run. progress is told
-// how far it is.
-func (s *Stage) Fill(ctx context.Context, topic string, run uint64, bytes int, count int64, progress func(records int64)) error {
-	producer, err := s.producer(topic, run, bytes, load.ProducerConfig{
+// Fill writes the backlog that is to be copied: the first count of some plain records, with the keys of the
+// stage. progress is told how far it is.
+func (s *Stage) Fill(ctx context.Context, topic string, plain load.PlainConfig, count int64, progress func(records int64)) error {
+	producer, err := s.producer(topic, plain, load.ProducerConfig{
 		Count: count,
 		Acked: func(n int64, _ *kgo.Record) {
 			if n%fillReport == 0 {
@@ -163,15 +163,16 @@ func (s *Stage) Fill(ctx context.Context, topic string, run uint64, bytes int, c
 // fillReport is how many records Fill writes between two reports.
 const fillReport = 1000
 
-// producer writes plain records of a run and a size: no compression, no linger, so that the settings of
-// who copies decide.
-func (s *Stage) producer(topic string, run uint64, bytes int, config load.ProducerConfig) (*load.Producer, error) {
-	plain, err := load.NewPlain(load.PlainConfig{Run: run, Bytes: bytes, Keys: keyCount})
+// producer writes plain records with the keys of the stage: no compression, no linger, so that the settings
+// of who copies decide.
+func (s *Stage) producer(topic string, plain load.PlainConfig, config load.ProducerConfig) (*load.Producer, error) {
+	plain.Keys = keyCount
+	generator, err := load.NewPlain(plain)
 	if err != nil {
 		return nil, err
 	}
 	config.Options = append(append([]kgo.Opt(nil), s.options...), kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.ProducerLinger(0))
-	config.Topic, config.Generator = topic, plain
+	config.Topic, config.Generator = topic, generator
 	return load.NewProducer(config)
 }
 

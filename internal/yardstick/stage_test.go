@@ -13,6 +13,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"pawl/internal/load"
 )
 
 // openStage gives a stage on an in-memory broker with topics in and out, and the broker's address.
@@ -58,7 +60,7 @@ func TestACopyIsMeasured(t *testing.T) {
 	const count = 3000
 	stage, address := openStage(t)
 	filled, copied := int64(0), int64(0)
-	if err := stage.Fill(t.Context(), task.In, 7, 100, count, func(n int64) { filled = max(filled, n) }); err != nil {
+	if err := stage.Fill(t.Context(), task.In, load.PlainConfig{Run: 7, Bytes: 100}, count, func(n int64) { filled = max(filled, n) }); err != nil {
 		t.Fatal(err)
 	}
 	resident := int64(0)
@@ -90,7 +92,7 @@ func TestACopyIsMeasured(t *testing.T) {
 func TestACopyThatLacksRecordsIsAnError(t *testing.T) {
 	t.Parallel()
 	stage, _ := openStage(t)
-	if err := stage.Fill(t.Context(), task.Out, 7, 100, 99, func(int64) {}); err != nil {
+	if err := stage.Fill(t.Context(), task.Out, load.PlainConfig{Run: 7, Bytes: 100}, 99, func(int64) {}); err != nil {
 		t.Fatal(err)
 	}
 	if tally, err := stage.Check(t.Context(), task.Out, 7, 100, true); err == nil || tally.Missing != 1 {
@@ -190,7 +192,7 @@ func TestWaitsEndWithTheirContext(t *testing.T) {
 	if err := stage.Poll(ctx, nil, func() (bool, error) { return false, nil }); !errors.Is(err, asked) {
 		t.Errorf("error %v, want %v", err, asked)
 	}
-	if err := stage.Fill(ctx, task.In, 7, 100, 10, func(int64) {}); err == nil {
+	if err := stage.Fill(ctx, task.In, load.PlainConfig{Run: 7, Bytes: 100}, 10, func(int64) {}); err == nil {
 		t.Error("a backlog that was not written is taken for one")
 	}
 }
