@@ -127,6 +127,26 @@ func TestStepsAreMeasured(t *testing.T) {
 	}
 }
 
+// Every way to trace copies all, and the sink sees as many spans as it has to.
+func TestTracingIsMeasured(t *testing.T) {
+	t.Parallel()
+	found, out := measured(t, "-only", partTracing, "-records", "20000", "-warm-rounds", "0")
+	if len(found.Tracings) != len(tracingNames) {
+		t.Fatalf("%d runs, want %d\n%s", len(found.Tracings), len(tracingNames), out)
+	}
+	links := map[string]float64{} // of a span
+	for _, run := range found.Tracings {
+		if run.Tally.Seen != 20000 || run.CPU == 0 || run.CPUByOff <= 0 {
+			t.Errorf("%s: %+v, want every record, and figures of CPU: there may be one commit only, and so no rate", run.Peer, run)
+		}
+		links[run.Peer] = quotient(float64(run.Sink.Links), float64(run.Sink.Spans))
+	}
+	// The sampled record that is there is a link of one of the spans; where all are sampled, spans have more.
+	if links[tracingOff] != 0 || links[tracedTransactions] == 0 || links[tracedRecords] == 0 || links[tracedAll] <= links[tracedRecords] {
+		t.Errorf("links of a span %v\n%s", links, out)
+	}
+}
+
 // Every peer of the effects part does a little on a real Postgres, and none loses anything.
 func TestEveryPeerOfTheEffectsPartIsMeasured(t *testing.T) {
 	t.Parallel()

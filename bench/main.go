@@ -143,7 +143,7 @@ func parseFlags(args []string, stderr io.Writer) (settings, error) {
 	flags.SetOutput(stderr)
 	flags.StringVar(&s.processor, "processor", "bin/processor", "`path` of the processor binary")
 	flags.StringVar(&s.out, "out", "results", "`folder` for result files")
-	flags.StringVar(&s.only, "only", "throughput,latency", "`parts` to run; the others are "+partCatchUp+": a backlog that waits when this project starts, "+partSteps+": a load that changes under one process with its defaults, "+partWire+", which needs Postgres too, "+partEffects+", which needs no broker, and the sweeps "+sweepNames())
+	flags.StringVar(&s.only, "only", "throughput,latency", "`parts` to run; the others are "+partCatchUp+": a backlog that waits when this project starts, "+partSteps+": a load that changes under one process with its defaults, "+partTracing+": what spans cost, "+partWire+", which needs Postgres too, "+partEffects+", which needs no broker, and the sweeps "+sweepNames())
 	flags.StringVar(&s.peers, "peers", processorName+","+loopName, "`names` of those to measure, of "+strings.Join(peerNames, ", ")+"; targets need the first two")
 	flags.IntVar(&s.rounds, "rounds", 5, "rounds that count, after some that warm up; in each, every peer runs once")
 	flags.IntVar(&s.warmRounds, "warm-rounds", brokerWarmUp, "rounds before those that count, where there is a broker to warm up")
@@ -176,8 +176,8 @@ func parseFlags(args []string, stderr io.Writer) (settings, error) {
 		}
 	})
 	errs := []error{s.checkEffects()}
-	if (s.has(partCatchUp) || s.has(partSteps)) && !slices.Contains(strings.Split(s.peers, ","), processorName) {
-		errs = append(errs, fmt.Errorf("%s and %s measure %s: name it in -peers", partCatchUp, partSteps, processorName))
+	if (s.has(partCatchUp) || s.has(partSteps) || s.has(partTracing)) && !slices.Contains(strings.Split(s.peers, ","), processorName) {
+		errs = append(errs, fmt.Errorf("%s, %s and %s measure %s: name it in -peers", partCatchUp, partSteps, partTracing, processorName))
 	}
 	if flags.NArg() > 0 {
 		errs = append(errs, fmt.Errorf("unknown argument %q", flags.Arg(0)))
@@ -191,7 +191,7 @@ func parseFlags(args []string, stderr io.Writer) (settings, error) {
 	if s.rate <= 0 || s.wireRate <= 0 || s.duration < 0 || s.warmUp < 0 {
 		errs = append(errs, errors.New("rates must be above 0, duration and warm-up not below"))
 	}
-	parts := []string{partThroughput, partLatency, partCatchUp, partSteps, partWire, partEffects}
+	parts := []string{partThroughput, partLatency, partCatchUp, partSteps, partTracing, partWire, partEffects}
 	for _, sweep := range sweeps {
 		parts = append(parts, sweep.name)
 	}
@@ -209,6 +209,7 @@ const (
 	partLatency    = "latency"
 	partCatchUp    = "catch-up"
 	partSteps      = "steps"
+	partTracing    = "tracing"
 	partWire       = "wire"
 	partEffects    = "effects"
 )
@@ -217,7 +218,7 @@ func (s settings) has(part string) bool { return slices.Contains(strings.Split(s
 
 // needsBroker tells whether one of the parts has to do with records.
 func (s settings) needsBroker() bool {
-	parts := []string{partThroughput, partLatency, partCatchUp, partSteps, partWire}
+	parts := []string{partThroughput, partLatency, partCatchUp, partSteps, partTracing, partWire}
 	return slices.ContainsFunc(parts, s.has) || slices.ContainsFunc(sweeps, func(one sweep) bool { return s.has(one.name) })
 }
 
@@ -311,6 +312,11 @@ func onBroker(ctx context.Context, s settings, programs programs, peers []peer, 
 	}
 	if s.has(partSteps) {
 		if err := stage.steps(ctx, programs, report); err != nil {
+			return err
+		}
+	}
+	if s.has(partTracing) {
+		if err := stage.tracing(ctx, programs, report); err != nil {
 			return err
 		}
 	}

@@ -147,6 +147,7 @@ func (p *page) add(name string, r *report) {
 	}
 	p.addCatchUp(name, r)
 	p.addSteps(name, r)
+	p.addTracing(name, r)
 	p.addVerdicts(r.measured())
 }
 
@@ -209,6 +210,17 @@ func (p *page) addSteps(name string, r *report) {
 		groupOf("records per transaction", names, r.Steps, stepColumns[4]),
 	}
 	p.chart(name+"-steps", picture)
+}
+
+// addTracing writes the part of what tracing costs, if it was measured.
+func (p *page) addTracing(name string, r *report) {
+	if len(r.Tracings) == 0 {
+		return
+	}
+	fmt.Fprintf(&p.text, "\n### Tracing\n\nA copy of %d records of %d bytes that all carry a traceparent, %d partitions, %d processes with %d lanes each; spans go over OTLP to a sink on the same machine. `%s`: the ratio sampler at 1 %%, of records that are not sampled; `%s`: one record in a hundred is sampled, which has its transaction traced; `%s`: all are. By off: of the same round.\n",
+		r.Records, r.Bytes, r.Partitions, r.Processes, r.Lanes, tracedTransactions, tracedRecords, tracedAll)
+	p.table(r.tracingRows())
+	p.chart(name+"-tracing", chart{title: "Throughput with tracing by that without (more is better)", verb: tracingColumns[1].Verb, groups: []chartGroup{groupOf("", tracingNames, r.Tracings, tracingColumns[1])}})
 }
 
 func (p *page) addVerdicts(verdicts []verdict) {

@@ -48,6 +48,7 @@ func full() *report {
 	}
 	r.Backlog, r.CatchUps = catchUpRecords, []catchUpRun{caughtUp(90, 100, 45, 1.25)}
 	r.StepLength, r.Steps = 2*time.Second, stepsOf()
+	r.Tracings = traced(96)
 	return r
 }
 
@@ -75,6 +76,7 @@ func TestPageShowsEveryPartOfAResult(t *testing.T) {
 		"### Steps", "| step-2-at-1000 | 1000 (1000..1000) | 4.0 (4.0..4.0) | 6.0 (6.0..6.0) |", "| 20.0 (20.0..20.0) |", "(+Inf..+Inf)",
 		"| resident memory in the last tenth of a catch-up by that in the second, the worst | 1.250 | at most 1.10 | missed | [quiet](#quiet) |",
 		"| client CPU per record by that of Kafka Streams at its best | - | at most 0.167 | not measured |  |",
+		"### Tracing", "| records-1-percent | 96 (96..96) | 0.960 (0.960..0.960) | 3.00 (3.00..3.00) | 1.500 (1.500..1.500) |", "| 4.0 (4.0..4.0) | 50.0 (50.0..50.0) |",
 		"5000 records/s:", "1000.0 (1000.0..1000.0)", "### Targets", "| missed |",
 	} {
 		if !strings.Contains(string(text), part) {
@@ -82,8 +84,8 @@ func TestPageShowsEveryPartOfAResult(t *testing.T) {
 		}
 	}
 	shown := regexp.MustCompile(`!\[.*\]\((.*\.svg)\)`).FindAllStringSubmatch(string(text), -1)
-	if len(shown) != 7 {
-		t.Errorf("%d charts are shown, want those of throughput, CPU, latency, two sweeps, catch-up and steps", len(shown))
+	if len(shown) != 8 {
+		t.Errorf("%d charts are shown, want those of throughput, CPU, latency, two sweeps, catch-up, steps and tracing", len(shown))
 	}
 	for _, match := range shown {
 		wellFormed(t, filepath.Join(folder, match[1]))
@@ -172,8 +174,8 @@ func TestReportIsWrittenAsBenchmarks(t *testing.T) {
 			}
 		}
 	}
-	if lines != 6+6+2+1+1+3 {
-		t.Errorf("%d lines, want one for each of 19 runs\n%s", lines, text)
+	if lines != 6+6+2+1+1+3+4 {
+		t.Errorf("%d lines, want one for each of 23 runs\n%s", lines, text)
 	}
 	if part := "BenchmarkSweep/sizes=100/peer=processor-2 7 70 records/s 1.5 client-cpu-s/Mrec 2.5 broker-cpu-s/Mrec"; !strings.Contains(text, part) {
 		t.Errorf("lacks %q\n%s", part, text)

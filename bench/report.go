@@ -39,6 +39,7 @@ type report struct {
 	CatchUps   []catchUpRun        `json:"catch_up,omitempty"`
 	StepLength time.Duration       `json:"step_duration_ns,omitempty"`
 	Steps      []stepRun           `json:"steps,omitempty"`
+	Tracings   []tracingRun        `json:"tracing,omitempty"`
 	Wires      []wireRun           `json:"wire,omitempty"`
 	WireRate   float64             `json:"wire_rate,omitempty"`
 	Postgres   string              `json:"postgres,omitempty"`
@@ -134,6 +135,10 @@ func (r *report) print(w io.Writer) {
 	if len(r.Steps) > 0 {
 		fmt.Fprintf(table, "steps of %s, records of %d bytes, one process with its defaults; latency in ms from when a record was due; median (least..most)\n", r.StepLength, r.Bytes)
 		printRows(table, r.stepRows())
+	}
+	if len(r.Tracings) > 0 {
+		fmt.Fprintf(table, "tracing: copy of %d records of %d bytes, %d partitions, %d processes; by off: of the same round; median (least..most)\n", r.Records, r.Bytes, r.Partitions, r.Processes)
+		printRows(table, r.tracingRows())
 	}
 	if len(r.Wires) > 0 {
 		r.printWire(table)

@@ -80,6 +80,8 @@ var targets = []target{
 	{"resident memory in the last tenth of a catch-up by that in the second, the worst", atMost(1.1, "%.2f"), func(r *report) float64 {
 		return ratio(yardstick.SpreadFor(r.fullCatchUps(), processorName, catchUpRun.growth).Most, 1)
 	}},
+	{"throughput with 1 % of transactions traced by that without, in the same round", atLeast(0.97, "%.2f"), byOff(tracedTransactions)},
+	{"throughput with 1 % of records sampled, and so nearly all transactions traced, by that without, in the same round", atLeast(0.97, "%.2f"), byOff(tracedRecords)},
 	{"p99 from commit to call by that of the loop", atMost(3, "%.1f"), func(r *report) float64 {
 		p99 := func(run wireRun) float64 { return yardstick.Milliseconds(run.Latency.P99) }
 		return ratio(r.wires(processorName, p99).Median, r.wires(loopName, p99).Median)
@@ -109,6 +111,13 @@ func byLoop[R yardstick.Measured](runs []R, pick func(R) float64) float64 {
 
 func rateByLoop(r *report) float64 { return byLoop(r.Copies, copyRate) }
 func p99ByLoop(r *report) float64  { return byLoop(r.waitsAt(latencyRate), waitP99) }
+
+// byOff is the rate of a way to trace by that without tracing.
+func byOff(how string) func(*report) float64 {
+	return func(r *report) float64 {
+		return ratio(yardstick.SpreadFor(r.Tracings, how, func(run tracingRun) float64 { return run.RateByOff }).Median, 1)
+	}
+}
 
 // atBest is the median of Kafka Streams with its best settings or, where that is better, with its defaults; 0 where
 // its best settings were not in the run.
