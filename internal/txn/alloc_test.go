@@ -67,6 +67,34 @@ func TestCopyAllocatesNothingForEachRecord(t *testing.T) {
 	}
 }
 
+// With tracing off nobody wants a story, and then there is none: no header is looked at, not even that of a sampled
+// record, and nothing is allocated.
+func TestStoryThatNobodyWantsCostsNothing(t *testing.T) {
+	records := manyInputs(100)
+	for _, r := range records {
+		r.Headers[0].Value = []byte(traceparent)
+	}
+	ended, made := newBatch(), newBuilder(Config{}, nil)
+	tell := func(c Config) (allocs float64, told int) {
+		allocs = testing.AllocsPerRun(20, func() {
+			s := newStory(c)
+			s.begin()
+			s.saw(records)
+			s.filled()
+			if s.tell(ended, made, time.Time{}) != nil {
+				told++
+			}
+		})
+		return allocs, told
+	}
+	if allocs, told := tell(Config{}); allocs != 0 || told != 0 {
+		t.Errorf("%g allocations and %d stories, want none", allocs, told)
+	}
+	if allocs, told := tell(Config{Hooks: Hooks{Stories: true}}); allocs == 0 || told != 21 {
+		t.Errorf("where it is wanted: %g allocations and %d stories, want some and 21: the test sees nothing", allocs, told)
+	}
+}
+
 // The same of the running engine: everything that this process allocates from the first commit to the
 // last, client and fake brokers included. It was 0.1 to 3.9 for each record when this was written, of
 // which the engine can be blamed for no more than the promise.
