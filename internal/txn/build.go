@@ -95,7 +95,7 @@ func (b *builder) sourceText(source message.Source) []byte {
 	space := b.text.take(len(source.Topic) + numbersMax)
 	text := source.AppendText(space[:0])
 	b.text.giveBack(len(space) - len(text))
-	return text[:len(text):len(text)]
+	return slices.Clip(text)
 }
 
 func (b *builder) send(record *kgo.Record, produce func(*kgo.Record)) {

@@ -287,7 +287,7 @@ func writeBytesMax(sizes map[string]int) int32 {
 	for _, size := range sizes {
 		largest = max(largest, size)
 	}
-	return int32(min(largest+requestOverhead, requestBytesMax)) //nolint:gosec // bounded
+	return int32(min(largest+requestOverhead, requestBytesMax))
 }
 
 // remember keeps the answer of OffsetFetch, because only here its metadata can be seen.
