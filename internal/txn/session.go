@@ -95,11 +95,9 @@ const (
 	retryBackoffMax       = time.Second
 	lingerMax             = 5 * time.Millisecond // End flushes, so this only shapes batches
 	fetchMaxWait          = 500 * time.Millisecond
-	fetchBytesMax         = 16 << 20  // per broker and lane; bounds memory
-	fetchPartitionBytes   = 2 << 20   // a lane with few partitions fills a batch from one fetch
-	decompressBytesMax    = 64 << 20  // one batch; a bomb halts its partition
-	requestOverhead       = 64 << 10  // more than a produce request has beside its batches
-	requestBytesMax       = 100 << 20 // Kafka's default of socket.request.max.bytes
+	fetchBytesMax         = 16 << 20 // per broker and lane; bounds memory
+	fetchPartitionBytes   = 2 << 20  // a lane with few partitions fills a batch from one fetch
+	decompressBytesMax    = 64 << 20 // one batch; a bomb halts its partition
 	openTimeout           = 10 * time.Second
 	settleBackoff         = 100 * time.Millisecond
 	closeTimeout          = time.Second
@@ -257,7 +255,6 @@ func (k *kgoSession) options(sizes map[string]int, watch watcher) []kgo.Opt {
 			}
 			return sizeDefault
 		}),
-		kgo.BrokerMaxWriteBytes(writeBytesMax(sizes)),
 		kgo.FetchMaxWait(fetchMaxWait),
 		kgo.FetchMaxBytes(fetchBytesMax),
 		kgo.FetchMaxPartitionBytes(fetchPartitionBytes),
@@ -277,17 +274,6 @@ func (k *kgoSession) options(sizes map[string]int, watch watcher) []kgo.Opt {
 		return append(opts, kgo.Balancers(kgo.CooperativeStickyBalancer()), kgo.ServerSideBalancer())
 	}
 	return append(opts, kgo.Balancers(kgo.CooperativeStickyBalancer()))
-}
-
-// writeBytesMax bounds a produce request by the largest batch that a topic takes. The client would put a batch for each partition
-// into one request, many MiB, and make room for it anew whenever its pool of buffers was collected; brokers have to find memory
-// for it in one piece, too.
-func writeBytesMax(sizes map[string]int) int32 {
-	largest := sizeDefault
-	for _, size := range sizes {
-		largest = max(largest, size)
-	}
-	return int32(min(largest+requestOverhead, requestBytesMax))
 }
 
 // remember keeps the answer of OffsetFetch, because only here its metadata can be seen.

@@ -2,8 +2,6 @@ package txn
 
 import (
 	"maps"
-	"math"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -170,43 +168,4 @@ func TestRule10ClientKeepsTheCheckedTimes(t *testing.T) {
 			t.Errorf("the brokers were told %v, want %v", told, want)
 		}
 	})
-}
-
-// A transaction of many MiB goes out in requests of no more than the largest batch that a topic takes: clients and brokers make room
-// for a request in one piece.
-func TestProduceRequestsAreBounded(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		const partitions = 8
-		w := newVirtualWorld(t, partitions)
-		var requests, largest int
-		w.cluster.ControlKey(int16(kmsg.Produce), func(request kmsg.Request) (kmsg.Response, error, bool) {
-			w.cluster.KeepControl()
-			if n := strings.Count(producedTo(request, outTopic), "value-of-"); n > 0 {
-				requests, largest = requests+1, max(largest, n)
-			}
-			return nil, nil, false
-		})
-		value := "value-of-" + strings.Repeat("x", 450<<10) // and so is the key
-		for partition := range int32(partitions) {
-			w.produce(partition, value+strconv.Itoa(int(partition)))
-		}
-		r := w.run(func(c *Config) { c.BytesMax, c.IntervalMin = 16<<20, time.Second })
-		until(t, w.hooks.ended, "everything", committed(partitions))
-		if err := r.drain(); err != nil {
-			t.Fatal(err)
-		}
-		const each = 2 // key and value
-		if requests < partitions || largest != each {
-			t.Errorf("%d requests, the largest with %d of these texts, want %d with %d", requests, largest, partitions, each)
-		}
-	})
-}
-
-func TestRequestsHaveRoomForTheLargestBatch(t *testing.T) {
-	t.Parallel()
-	for largest, want := range map[int]int32{0: sizeDefault + requestOverhead, 10 << 20: 10<<20 + requestOverhead, math.MaxInt32: requestBytesMax} {
-		if got := writeBytesMax(map[string]int{"a": 1, "b": largest}); got != want {
-			t.Errorf("%d bytes where the largest batch has %d, want %d", got, largest, want)
-		}
-	}
 }
