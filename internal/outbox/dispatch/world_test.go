@@ -10,15 +10,11 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"pawl/internal/message"
 	"pawl/internal/outbox"
 	"pawl/internal/outbox/dispatch"
 	"pawl/internal/outbox/ledger/ledgertest"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var topicID = [16]byte{7}
 
