@@ -14,8 +14,8 @@ const wireKeys = 10_000
 // wireKey is the key of effect n: as if by chance, and always the same.
 func wireKey(n int64) int { return int(scatter(uint64(n)) % wireKeys) } //nolint:gosec // below wireKeys
 
-// arrivals notes when the call of each effect of a run comes in. The turn of a body is the effect's
-// number.
+// arrivals notes when each of the numbered effects, or records, of a run comes. The turn of a body of the wire
+// part is the effect's number.
 type arrivals struct {
 	began      time.Time
 	at         []atomic.Int64 // by number: since began, 0 where it has not come yet
@@ -31,14 +31,23 @@ func newArrivals(count int64) *arrivals {
 	return a
 }
 
+// add takes the body of a call of the wire part.
 func (a *arrivals) add(body []byte) error {
-	now := time.Since(a.began)
 	key, n, err := parseBody(body)
+	if err == nil && key != wireKey(n) {
+		err = fmt.Errorf("a call for effect %d with key %d, which is not its key", n, key)
+	}
 	if err != nil {
 		return err
 	}
-	if n < 0 || n >= int64(len(a.at)) || key != wireKey(n) {
-		return fmt.Errorf("a call for effect %d with key %d, which there is none of", n, key)
+	return a.came(key, n)
+}
+
+// came notes number n, which has a key.
+func (a *arrivals) came(key int, n int64) error {
+	now := time.Since(a.began)
+	if n < 0 || n >= int64(len(a.at)) || key < 0 || key >= len(a.newest) {
+		return fmt.Errorf("number %d with key %d came, which there is none of", n, key)
 	}
 	if !a.at[n].CompareAndSwap(0, int64(now)) {
 		a.repeated.Add(1)

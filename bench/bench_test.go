@@ -113,6 +113,23 @@ func TestCatchUpIsMeasured(t *testing.T) {
 	}
 }
 
+// Orders are priced with a ledger and without one; every output and every call is there.
+func TestOrdersAreMeasured(t *testing.T) {
+	t.Parallel()
+	found, out := measured(t, "-only", partOrders, "-records", "5000", "-warm-rounds", "0")
+	if len(found.Orders) != 2 || len(found.measured()) != 0 || !strings.Contains(out, "Effects ") {
+		t.Fatalf("%d runs and %d targets, want two and none for so few orders\n%s", len(found.Orders), len(found.measured()), out)
+	}
+	for _, run := range found.Orders {
+		if run.CPU <= 0 || run.Broker <= 0 || run.Peak <= 0 {
+			t.Errorf("%+v, want figures of CPU and memory", run)
+		}
+		if ledger := run.Peer == processorName; (run.Postgres > 0) != ledger || (run.WAL > 0) != ledger || (run.Effects > 0) != ledger || (run.Behind > 0) != ledger {
+			t.Errorf("%+v, want figures of effects where there is a ledger", run)
+		}
+	}
+}
+
 // The load changes under one process with its defaults, and each step has its latency and its transactions.
 func TestStepsAreMeasured(t *testing.T) {
 	t.Parallel()

@@ -25,6 +25,7 @@ func (r *report) benchmarks() string {
 	writeBenchmarks(&b, "CatchUp/"+task, r.Cores, r.CatchUps, catchUpColumns, func(catchUpRun) int64 { return r.Backlog })
 	writeBenchmarks(&b, fmt.Sprintf("Steps/bytes=%d/partitions=%d", r.Bytes, r.Partitions), r.Cores, r.Steps, stepColumns, func(run stepRun) int64 { return run.Latency.Count })
 	writeBenchmarks(&b, "Tracing/"+task, r.Cores, r.Tracings, tracingColumns, func(tracingRun) int64 { return r.Records })
+	writeBenchmarks(&b, fmt.Sprintf("Orders/partitions=%d/processes=%d/lanes=%d", r.Partitions, r.Processes, r.Lanes), r.Cores, r.Orders, orderColumns, func(orderRun) int64 { return r.OrderCount })
 	return b.String()
 }
 

@@ -112,6 +112,7 @@ type settings struct {
 	warmRounds int // before those, where there is a broker
 	count      int64
 	backlog    int64 // records of a catch-up
+	orders     int64 // of a run of that part
 	bytes      int
 	parts      int
 	processes  int
@@ -143,11 +144,11 @@ func parseFlags(args []string, stderr io.Writer) (settings, error) {
 	flags.SetOutput(stderr)
 	flags.StringVar(&s.processor, "processor", "bin/processor", "`path` of the processor binary")
 	flags.StringVar(&s.out, "out", "results", "`folder` for result files")
-	flags.StringVar(&s.only, "only", "throughput,latency", "`parts` to run; the others are "+partCatchUp+": a backlog that waits when this project starts, "+partSteps+": a load that changes under one process with its defaults, "+partTracing+": what spans cost, "+partWire+", which needs Postgres too, "+partEffects+", which needs no broker, and the sweeps "+sweepNames())
+	flags.StringVar(&s.only, "only", "throughput,latency", "`parts` to run; the others are "+partCatchUp+": a backlog that waits when this project starts, "+partSteps+": a load that changes under one process with its defaults, "+partTracing+": what spans cost, "+partWire+" and "+partOrders+", which need Postgres too, "+partEffects+", which needs no broker, and the sweeps "+sweepNames())
 	flags.StringVar(&s.peers, "peers", processorName+","+loopName, "`names` of those to measure, of "+strings.Join(peerNames, ", ")+"; targets need the first two")
 	flags.IntVar(&s.rounds, "rounds", 5, "rounds that count, after some that warm up; in each, every peer runs once")
 	flags.IntVar(&s.warmRounds, "warm-rounds", brokerWarmUp, "rounds before those that count, where there is a broker to warm up")
-	flags.Int64Var(&s.count, "records", 500_000, fmt.Sprintf("records to copy in a throughput run; if it is not given, %d in a catch-up", catchUpRecords))
+	flags.Int64Var(&s.count, "records", 500_000, fmt.Sprintf("records to copy in a throughput run; if it is not given, %d in a catch-up and %d in a run of orders", catchUpRecords, orderRecords))
 	flags.IntVar(&s.bytes, "bytes", 500, "size of a record's value")
 	flags.IntVar(&s.parts, "partitions", 8, "partitions of every topic")
 	flags.IntVar(&s.processes, "processes", 2, "processes of each peer")
@@ -169,15 +170,15 @@ func parseFlags(args []string, stderr io.Writer) (settings, error) {
 	if err := flags.Parse(args); err != nil {
 		return s, err
 	}
-	s.backlog = catchUpRecords
+	s.backlog, s.orders = catchUpRecords, orderRecords
 	flags.Visit(func(given *flag.Flag) {
 		if given.Name == "records" {
-			s.backlog = s.count
+			s.backlog, s.orders = s.count, s.count
 		}
 	})
 	errs := []error{s.checkEffects()}
-	if (s.has(partCatchUp) || s.has(partSteps) || s.has(partTracing)) && !slices.Contains(strings.Split(s.peers, ","), processorName) {
-		errs = append(errs, fmt.Errorf("%s, %s and %s measure %s: name it in -peers", partCatchUp, partSteps, partTracing, processorName))
+	if (s.has(partCatchUp) || s.has(partSteps) || s.has(partTracing) || s.has(partOrders)) && !slices.Contains(strings.Split(s.peers, ","), processorName) {
+		errs = append(errs, fmt.Errorf("%s, %s, %s and %s measure %s: name it in -peers", partCatchUp, partSteps, partTracing, partOrders, processorName))
 	}
 	if flags.NArg() > 0 {
 		errs = append(errs, fmt.Errorf("unknown argument %q", flags.Arg(0)))
@@ -191,7 +192,7 @@ func parseFlags(args []string, stderr io.Writer) (settings, error) {
 	if s.rate <= 0 || s.wireRate <= 0 || s.duration < 0 || s.warmUp < 0 {
 		errs = append(errs, errors.New("rates must be above 0, duration and warm-up not below"))
 	}
-	parts := []string{partThroughput, partLatency, partCatchUp, partSteps, partTracing, partWire, partEffects}
+	parts := append(slices.Clone(brokerParts), partEffects)
 	for _, sweep := range sweeps {
 		parts = append(parts, sweep.name)
 	}
@@ -211,15 +212,18 @@ const (
 	partSteps      = "steps"
 	partTracing    = "tracing"
 	partWire       = "wire"
+	partOrders     = "orders"
 	partEffects    = "effects"
 )
+
+// brokerParts are those that have to do with records, beside the sweeps.
+var brokerParts = []string{partThroughput, partLatency, partCatchUp, partSteps, partTracing, partWire, partOrders}
 
 func (s settings) has(part string) bool { return slices.Contains(strings.Split(s.only, ","), part) }
 
 // needsBroker tells whether one of the parts has to do with records.
 func (s settings) needsBroker() bool {
-	parts := []string{partThroughput, partLatency, partCatchUp, partSteps, partTracing, partWire}
-	return slices.ContainsFunc(parts, s.has) || slices.ContainsFunc(sweeps, func(one sweep) bool { return s.has(one.name) })
+	return slices.ContainsFunc(brokerParts, s.has) || slices.ContainsFunc(sweeps, func(one sweep) bool { return s.has(one.name) })
 }
 
 // latencyDuration is the length of a latency or wire run.
@@ -321,7 +325,12 @@ func onBroker(ctx context.Context, s settings, programs programs, peers []peer, 
 		}
 	}
 	if s.has(partWire) {
-		return stage.wire(ctx, programs, report)
+		if err := stage.wire(ctx, programs, report); err != nil {
+			return err
+		}
+	}
+	if s.has(partOrders) {
+		return stage.orders(ctx, programs, report)
 	}
 	return nil
 }

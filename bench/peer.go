@@ -20,19 +20,22 @@ import (
 type job struct {
 	name    string // unique in this run of bench; the consumer group
 	brokers []string
-	in, out string // out is made by the peer's prepare, and in too in the wire part
+	in, out string   // out is made by the peer's prepare, and in too in the wire part
+	beside  []string // other outputs
 
 	// steady: a stream comes at a rate and its latency counts; else a backlog waits and the rate counts.
 	steady bool
 
 	lasts time.Duration // of its load, where it may take longer than runTimeout
 
-	// Of the wire part.
+	// Of the wire part and of orders.
 	url string // what to call
 	dsn string // of a database of its own
 }
 
-func (j job) task() yardstick.Task { return yardstick.Task{Group: j.name, In: j.in, Out: j.out} }
+func (j job) task() yardstick.Task {
+	return yardstick.Task{Group: j.name, In: j.in, Out: j.out, Beside: j.beside}
+}
 
 // peer is somebody who copies, as a set of processes.
 type peer interface {
@@ -86,21 +89,29 @@ func (p *processorPeer) configPath(j job) string { return filepath.Join(p.folder
 
 // config keeps every default but what names the job, the lanes, and a port that cannot collide.
 func (p *processorPeer) config(j job) string {
-	text := fmt.Sprintf(`application: %s
-kafka: {brokers: [%s]}
-input: {start: earliest}
-routes:
+	return processorConfig(j, fmt.Sprintf(`routes:
   - {topics: [%s], handler: copy, config: {output: out}}
 outputs:
   out: {topic: %s, partitions: %d}
 effects: {enabled: false}
+`, j.in, j.out, p.partitions)) + p.lanesConfig()
+}
+
+func (p *processorPeer) lanesConfig() string {
+	if p.lanes == 0 {
+		return ""
+	}
+	return fmt.Sprintf("txn: {lanes: %d}\n", p.lanes)
+}
+
+// processorConfig is a configuration with what all processors of bench have beside their task.
+func processorConfig(j job, task string) string {
+	return fmt.Sprintf(`application: %s
+kafka: {brokers: [%s]}
+input: {start: earliest}
 admin: {listen: "127.0.0.1:0"}
 log: {level: warn, format: text}
-`, j.name, strings.Join(j.brokers, ", "), j.in, j.out, p.partitions)
-	if p.lanes > 0 {
-		text += fmt.Sprintf("txn: {lanes: %d}\n", p.lanes)
-	}
-	return text
+`, j.name, strings.Join(j.brokers, ", ")) + task
 }
 
 func (p *processorPeer) prepare(ctx context.Context, _ *stage, j job) error {

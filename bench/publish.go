@@ -148,6 +148,7 @@ func (p *page) add(name string, r *report) {
 	p.addCatchUp(name, r)
 	p.addSteps(name, r)
 	p.addTracing(name, r)
+	p.addOrders(name, r)
 	p.addVerdicts(r.measured())
 }
 
@@ -221,6 +222,17 @@ func (p *page) addTracing(name string, r *report) {
 		r.Records, r.Bytes, r.Partitions, r.Processes, r.Lanes, tracedTransactions, tracedRecords, tracedAll)
 	p.table(r.tracingRows())
 	p.chart(name+"-tracing", chart{title: "Throughput with tracing by that without (more is better)", verb: tracingColumns[1].Verb, groups: []chartGroup{groupOf("", tracingNames, r.Tracings, tracingColumns[1])}})
+}
+
+// addOrders writes the part of orders, if it was measured.
+func (p *page) addOrders(name string, r *report) {
+	if len(r.Orders) == 0 {
+		return
+	}
+	fmt.Fprintf(&p.text, "\n### Orders\n\nHandler `orders`, as it ships: %s; %d lanes each. Postgres %s. `%s` has no Postgres: its effects wait on their topic.\n\n%s\n",
+		r.orderTask(), r.Lanes, r.Postgres, ordersNoLedger, r.orderVerdict())
+	p.table(r.orderRows())
+	p.chart(name+"-orders", chart{title: "Orders, records/s (more is better)", verb: "%.0f", groups: []chartGroup{groupOf("", orderPeers, r.Orders, orderColumns[0])}})
 }
 
 func (p *page) addVerdicts(verdicts []verdict) {

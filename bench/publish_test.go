@@ -49,6 +49,7 @@ func full() *report {
 	r.Backlog, r.CatchUps = catchUpRecords, []catchUpRun{caughtUp(90, 100, 45, 1.25)}
 	r.StepLength, r.Steps = 2*time.Second, stepsOf()
 	r.Tracings = traced(96)
+	r.OrderCount, r.Orders = orderRecords, ordersOf(100_000, 0.5, 0.25)
 	return r
 }
 
@@ -73,7 +74,7 @@ func TestPageShowsEveryPartOfAResult(t *testing.T) {
 		"## quiet", "`bench -rounds 3`", "2026-11-30", "load average before it 0.1", "| processor | 20 (10..30) |",
 		"| loop | 0.0 (0.0..0.0) | 10.0 (10.0..10.0) |", "p99 scheduled", "100 bytes a record:", "| processor | 70 (70..70) | 1.50 (1.50..1.50) | 2.50 (2.50..2.50) |",
 		"### Catch-up", "| tenth 10 | 45 (45..45) | 125 (125..125) |", "| 90 (90..90) | 100 (100..100) | 0.90 (0.90..0.90) | 45 (45..45) |",
-		"### Steps", "| step-2-at-1000 | 1000 (1000..1000) | 4.0 (4.0..4.0) | 6.0 (6.0..6.0) |", "| 20.0 (20.0..20.0) |", "(+Inf..+Inf)",
+		"### Orders", "1000000 orders", "| processor-no-ledger | 200000 (200000..200000) |", "Effects are behind", "### Steps", "| step-2-at-1000 | 1000 (1000..1000) | 4.0 (4.0..4.0) | 6.0 (6.0..6.0) |", "| 20.0 (20.0..20.0) |", "(+Inf..+Inf)",
 		"| resident memory in the last tenth of a catch-up by that in the second, the worst | 1.250 | at most 1.10 | missed | [quiet](#quiet) |",
 		"| client CPU per record by that of Kafka Streams at its best | - | at most 0.167 | not measured |  |",
 		"### Tracing", "| records-1-percent | 96 (96..96) | 0.960 (0.960..0.960) | 3.00 (3.00..3.00) | 1.500 (1.500..1.500) |", "| 4.0 (4.0..4.0) | 50.0 (50.0..50.0) |",
@@ -84,8 +85,8 @@ func TestPageShowsEveryPartOfAResult(t *testing.T) {
 		}
 	}
 	shown := regexp.MustCompile(`!\[.*\]\((.*\.svg)\)`).FindAllStringSubmatch(string(text), -1)
-	if len(shown) != 8 {
-		t.Errorf("%d charts are shown, want those of throughput, CPU, latency, two sweeps, catch-up, steps and tracing", len(shown))
+	if len(shown) != 9 {
+		t.Errorf("%d charts are shown, want those of throughput, CPU, latency, two sweeps, catch-up, steps, tracing and orders", len(shown))
 	}
 	for _, match := range shown {
 		wellFormed(t, filepath.Join(folder, match[1]))
@@ -174,8 +175,8 @@ func TestReportIsWrittenAsBenchmarks(t *testing.T) {
 			}
 		}
 	}
-	if lines != 6+6+2+1+1+3+4 {
-		t.Errorf("%d lines, want one for each of 23 runs\n%s", lines, text)
+	if lines != 6+6+2+1+1+3+4+2 {
+		t.Errorf("%d lines, want one for each of 25 runs\n%s", lines, text)
 	}
 	if part := "BenchmarkSweep/sizes=100/peer=processor-2 7 70 records/s 1.5 client-cpu-s/Mrec 2.5 broker-cpu-s/Mrec"; !strings.Contains(text, part) {
 		t.Errorf("lacks %q\n%s", part, text)

@@ -42,6 +42,8 @@ type report struct {
 	Tracings   []tracingRun        `json:"tracing,omitempty"`
 	Wires      []wireRun           `json:"wire,omitempty"`
 	WireRate   float64             `json:"wire_rate,omitempty"`
+	OrderCount int64               `json:"orders_of_a_run,omitempty"`
+	Orders     []orderRun          `json:"orders,omitempty"`
 	Postgres   string              `json:"postgres,omitempty"`
 	Body       int                 `json:"effect_bytes,omitempty"`
 	Length     time.Duration       `json:"effect_duration_ns,omitempty"`
@@ -57,6 +59,9 @@ func newReport(s settings, peers []peer) *report {
 	}
 	if s.has(partCatchUp) {
 		r.Backlog = s.backlog
+	}
+	if s.has(partOrders) {
+		r.OrderCount = s.orders
 	}
 	if s.has(partSteps) {
 		r.StepLength = s.stepDuration()
@@ -142,6 +147,11 @@ func (r *report) print(w io.Writer) {
 	}
 	if len(r.Wires) > 0 {
 		r.printWire(table)
+	}
+	if len(r.Orders) > 0 {
+		fmt.Fprintf(table, "%s; median (least..most)\n", r.orderTask())
+		printRows(table, r.orderRows())
+		fmt.Fprintf(table, "%s\n\n", r.orderVerdict())
 	}
 	for _, target := range r.effectTargets() {
 		r.printEffects(table, target)

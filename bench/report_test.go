@@ -68,7 +68,7 @@ func TestReportIsSavedAsJSON(t *testing.T) {
 
 func TestWrongFlagsAreRefused(t *testing.T) {
 	t.Parallel()
-	for _, args := range [][]string{{"-rounds", "0"}, {"-rate", "0"}, {"-wire-rate", "0"}, {"-duration", "-1s"}, {"-only", "speed"}, {"-points", "8"}, {"-only", "sizes,lanes", "-points", "8"}, {"-only", "sizes", "-points", "0"}, {"-only", "steps", "-points", "0"}, {"-only", "steps,rates", "-points", "8"}, {"-only", "steps", "-peers", "loop"}, {"-only", "catch-up", "-peers", "loop"}, {"-only", "tracing", "-peers", "loop"}, {"-only", "sizes", "-sweep-bytes", "0"}, {"-effect-peers", "nobody"}, {"-effect-targets", "mars"}, {"-effect-bytes", "1"}, {"-nonsense"}, {"stray"}} {
+	for _, args := range [][]string{{"-rounds", "0"}, {"-rate", "0"}, {"-wire-rate", "0"}, {"-duration", "-1s"}, {"-only", "speed"}, {"-points", "8"}, {"-only", "sizes,lanes", "-points", "8"}, {"-only", "sizes", "-points", "0"}, {"-only", "steps", "-points", "0"}, {"-only", "steps,rates", "-points", "8"}, {"-only", "steps", "-peers", "loop"}, {"-only", "catch-up", "-peers", "loop"}, {"-only", "tracing", "-peers", "loop"}, {"-only", "orders", "-peers", "loop"}, {"-only", "sizes", "-sweep-bytes", "0"}, {"-effect-peers", "nobody"}, {"-effect-targets", "mars"}, {"-effect-bytes", "1"}, {"-nonsense"}, {"stray"}} {
 		var out, problems bytes.Buffer
 		if code := run(args, &out, &problems); code != 2 || problems.Len() == 0 {
 			t.Errorf("bench %v: exit code %d, want 2 and a message", args, code)

@@ -28,21 +28,16 @@ func (p *wireProcessor) configPath(j job) string { return filepath.Join(p.folder
 // config keeps every default but what names the job, the endpoint on loopback, and a port that cannot
 // collide.
 func (p *wireProcessor) config(j job) string {
-	return fmt.Sprintf(`application: %[1]s
-instance: bench
-kafka: {brokers: [%[2]s]}
-input: {start: earliest}
+	return processorConfig(j, fmt.Sprintf(`instance: bench
 routes:
   - {topics: [%[1]s.input], handler: copy, config: {output: out}}
 outputs:
-  out: {topic: %[1]s.out, partitions: %[3]d}
-effects: {lanes: %[3]d}
+  out: {topic: %[1]s.out, partitions: %[2]d}
+effects: {lanes: %[2]d}
 endpoints:
-  %[4]s: {url: %[5]q, allow_private: true, concurrency: %[6]d}
-postgres: {dsn: %[7]q}
-admin: {listen: "127.0.0.1:0"}
-log: {level: warn, format: text}
-`, j.name, strings.Join(j.brokers, ", "), wireLanes, wireEndpoint, j.url, effectConcurrency, j.dsn)
+  %[3]s: {url: %[4]q, allow_private: true, concurrency: %[5]d}
+postgres: {dsn: %[6]q}
+`, j.name, wireLanes, wireEndpoint, j.url, effectConcurrency, j.dsn))
 }
 
 func (p *wireProcessor) prepare(ctx context.Context, _ *stage, j job) error {

@@ -28,7 +28,11 @@ type Task struct {
 	Group string // that its members join
 	In    string
 	Out   string
+
+	Beside []string // other topics that its transactions write to
 }
+
+func (t Task) outs() []string { return append([]string{t.Out}, t.Beside...) }
 
 // Stage is a cluster and what looks at it from outside while others work there.
 type Stage struct {
@@ -54,7 +58,7 @@ func Open(ctx context.Context, options []kgo.Opt) (*Stage, error) {
 func (s *Stage) Close() { s.client.Close() }
 
 // committed is how many records of the input the group has committed, and whether everything that was
-// written to the output can be read: no transaction is open or about to be marked.
+// written to the outputs can be read: no transaction is open or about to be marked.
 func (s *Stage) committed(ctx context.Context, task Task) (records int64, settled bool, err error) {
 	offsets, err := s.Admin.FetchOffsetsForTopics(ctx, task.Group, task.In)
 	if err == nil {
@@ -67,14 +71,14 @@ func (s *Stage) committed(ctx context.Context, task Task) (records int64, settle
 		return 0, false, fmt.Errorf("fetch offsets of %s: %w", task.Group, err)
 	}
 	offsets.Each(func(offset kadm.OffsetResponse) { records += max(offset.At, 0) })
-	stable, err := s.Admin.ListCommittedOffsets(ctx, task.Out)
+	stable, err := s.Admin.ListCommittedOffsets(ctx, task.outs()...)
 	if err == nil {
 		err = stable.Error()
 	}
 	if err != nil {
-		return 0, false, fmt.Errorf("list stable offsets of %s: %w", task.Out, err)
+		return 0, false, fmt.Errorf("list stable offsets of %v: %w", task.outs(), err)
 	}
-	ends, err := s.ends(ctx, task.Out)
+	ends, err := s.ends(ctx, task.outs()...)
 	if err != nil {
 		return 0, false, err
 	}
@@ -87,13 +91,13 @@ func (s *Stage) committed(ctx context.Context, task Task) (records int64, settle
 	return records, settled, nil
 }
 
-func (s *Stage) ends(ctx context.Context, topic string) (kadm.ListedOffsets, error) {
-	ends, err := s.Admin.ListEndOffsets(ctx, topic)
+func (s *Stage) ends(ctx context.Context, topics ...string) (kadm.ListedOffsets, error) {
+	ends, err := s.Admin.ListEndOffsets(ctx, topics...)
 	if err == nil {
 		err = ends.Error()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("list end offsets of %s: %w", topic, err)
+		return nil, fmt.Errorf("list end offsets of %v: %w", topics, err)
 	}
 	return ends, nil
 }
@@ -140,7 +144,16 @@ func (s *Stage) Poll(ctx context.Context, processes []*Process, done func() (boo
 // Fill writes the backlog that is to be copied: the first count of some plain records, with the keys of the
 // stage. progress is told how far it is.
 func (s *Stage) Fill(ctx context.Context, topic string, plain load.PlainConfig, count int64, progress func(records int64)) error {
-	producer, err := s.producer(topic, plain, load.ProducerConfig{
+	generator, err := newPlain(plain)
+	if err != nil {
+		return err
+	}
+	return s.FillWith(ctx, topic, generator, count, progress)
+}
+
+// FillWith does as Fill with the first count records of a generator.
+func (s *Stage) FillWith(ctx context.Context, topic string, generator load.Generator, count int64, progress func(records int64)) error {
+	producer, err := s.producer(topic, generator, load.ProducerConfig{
 		Count: count,
 		Acked: func(n int64, _ *kgo.Record) {
 			if n%fillReport == 0 {
@@ -163,14 +176,14 @@ func (s *Stage) Fill(ctx context.Context, topic string, plain load.PlainConfig, 
 // fillReport is how many records Fill writes between two reports.
 const fillReport = 1000
 
-// producer writes plain records with the keys of the stage: no compression, no linger, so that the settings
-// of who copies decide.
-func (s *Stage) producer(topic string, plain load.PlainConfig, config load.ProducerConfig) (*load.Producer, error) {
+// newPlain makes plain records with the keys of the stage.
+func newPlain(plain load.PlainConfig) (*load.Plain, error) {
 	plain.Keys = keyCount
-	generator, err := load.NewPlain(plain)
-	if err != nil {
-		return nil, err
-	}
+	return load.NewPlain(plain)
+}
+
+// producer writes without compression or linger, so that the settings of who copies decide.
+func (s *Stage) producer(topic string, generator load.Generator, config load.ProducerConfig) (*load.Producer, error) {
 	config.Options = append(append([]kgo.Opt(nil), s.options...), kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.ProducerLinger(0))
 	config.Topic, config.Generator = topic, generator
 	return load.NewProducer(config)

@@ -78,7 +78,11 @@ func (s *Stage) Streams(ctx context.Context, task Task, streams []Stream, watch 
 // produce writes streams into a topic. delivered tells how many of their records have come out.
 func (s *Stage) produce(ctx context.Context, topic string, streams []Stream, watch Watch, delivered func() int64) error {
 	for i, stream := range streams {
-		producer, err := s.producer(topic, load.PlainConfig{Run: 1, Bytes: stream.Bytes}, load.ProducerConfig{First: stream.First, Count: stream.Count, Rate: stream.Rate})
+		plain, err := newPlain(load.PlainConfig{Run: 1, Bytes: stream.Bytes})
+		if err != nil {
+			return err
+		}
+		producer, err := s.producer(topic, plain, load.ProducerConfig{First: stream.First, Count: stream.Count, Rate: stream.Rate})
 		if err != nil {
 			return err
 		}
