@@ -102,7 +102,8 @@ func (s Source) ID(index int) ID { return s.Space().ID(s.Partition, s.Offset, in
 // BusinessID derives the idempotency key of an effect that names its own business key, so that an
 // order which was produced twice upstream is charged once.
 func BusinessID(application, endpoint, key string) ID {
-	b := append([]byte(nil), namespace[:]...)
+	var memory [160]byte // enough for most
+	b := append(memory[:0], namespace[:]...)
 	b = append(b, kindBusiness)
 	b = append(b, application...)
 	b = append(b, 0)

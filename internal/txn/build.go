@@ -116,6 +116,18 @@ func (b *builder) bytes(text []byte) []byte {
 	return kept
 }
 
+// word does as bytes, and number with the digits of one.
+func (b *builder) word(text string) []byte {
+	kept := b.text.take(len(text))
+	copy(kept, text)
+	return kept
+}
+
+func (b *builder) number(n int) []byte {
+	var digits [20]byte
+	return b.bytes(strconv.AppendInt(digits[:0], int64(n), 10))
+}
+
 func (b *builder) id(source message.Source, index int) []byte {
 	if source.TopicID != b.topicID || b.space == (message.Space{}) {
 		b.topicID, b.space = source.TopicID, source.Space()
@@ -176,8 +188,10 @@ func putTrace(headers []kgo.RecordHeader, trace message.Trace) int {
 // effect writes the format that DESIGN.md beside this file lays down. The lane follows from the key
 // by the default partitioner: murmur2 of the order key, as for every other keyed record.
 func (b *builder) effect(r *kgo.Record, source message.Source, index int, effect *message.Effect, from []byte) *kgo.Record {
-	id := b.id(source, index)
-	if effect.BusinessKey != "" {
+	var id []byte
+	if effect.BusinessKey == "" {
+		id = b.id(source, index)
+	} else {
 		id = b.idText(message.BusinessID(b.config.Application, effect.Endpoint, effect.BusinessKey))
 	}
 	class := effect.Class
@@ -194,17 +208,17 @@ func (b *builder) effect(r *kgo.Record, source message.Source, index int, effect
 		headers[n] = kgo.RecordHeader{Key: key, Value: value}
 		n++
 	}
-	add(message.HeaderFormat, []byte(message.EffectFormat))
+	add(message.HeaderFormat, b.word(message.EffectFormat))
 	add(message.HeaderID, id)
 	add(message.HeaderSource, from)
-	add(message.HeaderIndex, b.bytes(strconv.AppendInt(nil, int64(index), 10)))
+	add(message.HeaderIndex, b.number(index))
 	add(message.HeaderTopicID, b.bytes(hex.AppendEncode(make([]byte, 0, 32), source.TopicID[:])))
-	add(message.HeaderGeneration, b.bytes(strconv.AppendInt(nil, int64(source.ReplayGeneration), 10)))
-	add(message.HeaderEndpoint, []byte(effect.Endpoint))
-	add(message.HeaderClass, []byte(class))
-	add(message.HeaderContentType, []byte(content))
+	add(message.HeaderGeneration, b.number(source.ReplayGeneration))
+	add(message.HeaderEndpoint, b.word(effect.Endpoint))
+	add(message.HeaderClass, b.word(string(class)))
+	add(message.HeaderContentType, b.word(content))
 	if effect.BusinessKey != "" {
-		add(message.HeaderBusinessKey, []byte(effect.BusinessKey))
+		add(message.HeaderBusinessKey, b.word(effect.BusinessKey))
 	}
 	n += putTrace(headers[n:], message.TraceOf(r.Headers))
 
