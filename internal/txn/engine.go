@@ -99,6 +99,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	var looks sync.WaitGroup
 	looks.Go(func() { undertaker.run(looking) })
 	err = e.runLanes(ctx)
+	for e.stays(ctx, plain, err) {
+		err = e.runLanes(ctx)
+	}
 	stop()
 	looks.Wait()
 	if err == nil && e.leave.Load() {
@@ -178,6 +181,31 @@ func (e *Engine) runLanes(ctx context.Context) error {
 		}
 	}
 	return first
+}
+
+// stays reports whether lanes that ended because of a twin are to work on: where the group has the name of the first one, which
+// every process has, as ours. Two processes that take their names from each other may both be fenced for the third time at once, one in
+// this lane and one in that, and one of them has to stay. Our lanes have ended here and join no more until we stay: whoever ends has seen
+// the other with the name, which then can't see us with it. Who took our transactional ids may not have joined yet; it is waited for.
+func (e *Engine) stays(ctx context.Context, plain *kgo.Client, err error) bool {
+	if _, twin := errors.AsType[*TwinError](err); !twin || errors.Is(err, ErrDrain) {
+		return false
+	}
+	first := e.lanes[0]
+	looking, cancel := context.WithTimeout(ctx, rosterTimeout)
+	defer cancel()
+	for more := true; more; more = pause(looking, rosterPause) {
+		members, failed := e.config.roster(looking, plain)
+		holder := members[e.config.member(first.number)]
+		if failed != nil && looking.Err() == nil || holder != "" && holder != first.joined {
+			return false
+		}
+	}
+	if stopping(ctx) {
+		return false
+	}
+	hook2(e.config.Hooks.Retrying, first.number, fmt.Errorf("this process stays, the group has its name as its own: %w", err))
+	return true
 }
 
 // watchTicks is the number of looks within a handler timeout. Looks are counted, not time: after

@@ -9,7 +9,7 @@ type end struct {
 	offsetsEqual bool  // after wanted and not committed: the broker's offsets are the session's
 	err          error // of End
 	stale        bool  // the client knows a topic that is no more, and will not learn of the one that has its name now
-	twin         bool  // another living process has our name
+	fences       int   // takeovers of our name within the last minute
 }
 
 // verdict is what a lane does next.
@@ -29,7 +29,7 @@ func (v verdict) String() string {
 // judge is the whole of rules 2, 3 and 4.
 func judge(end end) verdict {
 	switch {
-	case end.twin:
+	case end.fences >= fencesMax:
 		return exit
 	case end.err != nil:
 		return rebuild // nobody knows the outcome: this session must not be used again
@@ -50,7 +50,7 @@ const (
 )
 
 // fences counts takeovers of a lane's name. One is a restart or a transaction that ran into its
-// timeout; three within a minute may be a twin that takes the name back each time we do: see lane.twin.
+// timeout; three within a minute are a twin that takes the name back each time we do.
 type fences struct {
 	at []time.Time
 }

@@ -1,7 +1,6 @@
 package txn
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,6 +29,7 @@ type lane struct {
 	pace        *pace
 	bisect      bisect
 	fences      fences
+	joined      string           // the member id of the newest session that had one
 	marks       map[place]marked // written to the control topic for the batch in flight
 	aborts      int              // in a row, for the backoff
 	failures    int              // of polls in a row, likewise
@@ -128,13 +128,18 @@ func (l *lane) run(ctx context.Context) error {
 			if _, refused := errors.AsType[*optionError](err); refused {
 				return err
 			}
-			l.noteFence(nil, err)
+			if l.fenced(nil, err) >= fencesMax {
+				return &TwinError{l.config.member(l.number), err}
+			}
 			hook2(l.config.Hooks.Retrying, l.number, err)
 			continue
 		}
 		committed := l.pace.lastCommit
 		next, why, err := l.work(ctx, session)
 		l.unmark(nil)
+		if member := session.Member(); member != "" {
+			l.joined = member
+		}
 		session.Close()
 		l.forget()
 		if l.pace.lastCommit != committed {
@@ -161,8 +166,7 @@ func (l *lane) work(ctx context.Context, session Session) (verdict, Reason, erro
 		l.holdBack(session)
 		l.phase(PhasePolling)
 		if fatal := l.gather(ctx, polling, session); fatal != nil {
-			l.noteFence(session, fatal)
-			if l.twin(ctx, session, fatal) {
+			if l.fenced(session, fatal) >= fencesMax {
 				return exit, ReasonFenced, fatal
 			}
 			return rebuild, reasonOf(ending{end: end{err: fatal}}, ReasonGroup), fatal
@@ -180,7 +184,7 @@ func (l *lane) work(ctx context.Context, session Session) (verdict, Reason, erro
 			}
 			continue
 		}
-		next, why, err := l.transact(ctx, session)
+		next, why, err := l.transact(session)
 		switch next {
 		case advance:
 			l.aborts = 0
@@ -296,8 +300,8 @@ func haltStory(at place, err error) error {
 		at.topic, at.partition, err, at.topic, at.partition)
 }
 
-// transact runs one batch to its end and says what comes next. ctx ends no transaction, only what is asked about a twin.
-func (l *lane) transact(ctx context.Context, session Session) (verdict, Reason, error) {
+// transact runs one batch to its end and says what comes next.
+func (l *lane) transact(session Session) (verdict, Reason, error) {
 	b := l.batch
 	hook(l.config.Hooks.Polled, Polled{Lane: l.number, Records: len(b.records), Bytes: b.bytes, Behind: b.behind()})
 	l.phase(PhaseWorking)
@@ -313,13 +317,15 @@ func (l *lane) transact(ctx context.Context, session Session) (verdict, Reason, 
 			cause, blame = ReasonRefused, true
 		}
 	}
-	if failed := cmp.Or(e.err, e.produce); failed != nil {
-		l.noteFence(session, failed)
-		e.twin = l.twin(ctx, session, failed)
+	if e.err != nil {
+		l.noteFence(session, e.err)
+	} else if e.produce != nil {
+		l.noteFence(session, e.produce)
 	}
 	if errors.Is(e.produce, context.DeadlineExceeded) || errors.Is(e.err, context.DeadlineExceeded) {
 		l.pace.overran(len(b.records))
 	}
+	e.fences = l.fences.count(time.Now())
 	next := judge(e.end)
 	l.report(next, cause, e, err, begun)
 	if next == redo && blame {
@@ -459,6 +465,11 @@ func reasonOf(e ending, cause Reason) Reason {
 	}
 }
 
+func (l *lane) fenced(session Session, err error) int {
+	l.noteFence(session, err)
+	return l.fences.count(time.Now())
+}
+
 // noteFence counts a fence, unless it is the end of a session that the group had given up before: then it was another
 // process's undertaker, and nobody has our name. session is nil where there is none yet.
 func (l *lane) noteFence(session Session, err error) {
@@ -467,30 +478,6 @@ func (l *lane) noteFence(session Session, err error) {
 	}
 	l.fences.add(time.Now())
 	hook2(l.config.Hooks.Fenced, l.number, err)
-}
-
-// twin tells whether err is the third takeover in a minute, and the group has given our name to another member. Only the first
-// lane, which every process has, asks, so that of two processes that take all their names from each other one stays: who ends has
-// seen a member that joined after its own last join, and can't have been seen so itself, since it joins no more. Who took our
-// transactional id has not joined yet: it is waited for. Nobody comes where it was an operator who fenced us, or a timeout.
-func (l *lane) twin(ctx context.Context, session Session, err error) bool {
-	if l.number != 0 || !isFenced(err) || l.fences.count(time.Now()) < fencesMax {
-		return false
-	}
-	if FenceOf(err) == FenceMember {
-		return true // so said the group
-	}
-	ctx, cancel := context.WithTimeout(ctx, rosterTimeout)
-	defer cancel()
-	for more := true; more; more = pause(ctx, rosterPause) {
-		own := session.Member()
-		members, err := l.config.roster(ctx, l.plain)
-		member := members[l.config.member(l.number)]
-		if err == nil && member != "" && member != own && own != "" && own == session.Member() { // else it may be us who has joined
-			return true
-		}
-	}
-	return false
 }
 
 // thrownOut tells whether the group has given this session's member up, and no other has come under our name. Where

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -21,46 +19,51 @@ import (
 // up and say why, and the other works on.
 func TestRule4TwinEnds(t *testing.T) {
 	t.Parallel()
-	for fight := range 5 { // each goes its own way
-		t.Run(strconv.Itoa(fight), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				w := newVirtualWorld(t, 2)
-				stopFeed := w.feed()
-				defer stopFeed()
-				twoLanes := func(c *Config) { c.Lanes = 2 }
-				a := w.run(twoLanes)
-				next(t, w.hooks.joined, "join of the first")
-				b := w.run(twoLanes)
-				var err error
-				left := b
-				select {
-				case err = <-a.done:
-				case err = <-b.done:
-					left = a
-				case <-time.After(time.Minute):
-					t.Fatal("both twins live")
-				}
-				if _, is := errors.AsType[*TwinError](err); !is {
-					t.Fatalf("the twin ended with %v, want a TwinError that says what to do", err)
-				}
-				faults.Shows(t, "two-of-one-name", err.Error())
-				if len(w.hooks.fenced) < fencesMax {
-					t.Errorf("%d fences were told, want at least %d", len(w.hooks.fenced), fencesMax)
-				}
-				time.Sleep(2 * rosterTimeout) //nolint:forbidigo // virtual time: whoever doubts has made up its mind
-				if len(left.done) > 0 {
-					t.Fatalf("the other ends as well, with %v, after the first with %v", <-left.done, err)
-				}
-				for len(w.hooks.ended) > 0 {
-					<-w.hooks.ended
-				}
-				within(t, 2*w.config.RebalanceTimeout, w.hooks.ended, "a commit of the one that is left", committed(1))
-				stopFeed()
-				if err := left.drain(); err != nil {
-					t.Errorf("the one that is left ends with %v", err)
-				}
+	for _, protocol := range []Protocol{ProtocolClassic, ProtocolConsumer} {
+		for fight := range 4 { // each goes its own way
+			t.Run(fmt.Sprintf("%s %d", protocol, fight), func(t *testing.T) {
+				inBubble(t, func(t *testing.T) { fightTwins(t, protocol) })
 			})
-		})
+		}
+	}
+}
+
+func fightTwins(t *testing.T, protocol Protocol) {
+	t.Helper()
+	w := newVirtualWorld(t, 2)
+	w.config.Protocol, w.config.Lanes = protocol, 2
+	stopFeed := w.feed()
+	defer stopFeed()
+	a := w.run()
+	next(t, w.hooks.joined, "join of the first")
+	b := w.run()
+	var err error
+	left := b
+	select {
+	case err = <-a.done:
+	case err = <-b.done:
+		left = a
+	case <-time.After(time.Minute):
+		t.Fatal("both twins live")
+	}
+	if _, is := errors.AsType[*TwinError](err); !is {
+		t.Fatalf("the twin ended with %v, want a TwinError that says what to do", err)
+	}
+	faults.Shows(t, "two-of-one-name", err.Error())
+	if len(w.hooks.fenced) < fencesMax {
+		t.Errorf("%d fences were told, want at least %d", len(w.hooks.fenced), fencesMax)
+	}
+	time.Sleep(2 * rosterTimeout) //nolint:forbidigo // virtual time: whoever doubts has made up its mind
+	if len(left.done) > 0 {
+		t.Fatalf("the other ends as well, with %v, after the first with %v", <-left.done, err)
+	}
+	for len(w.hooks.ended) > 0 {
+		<-w.hooks.ended
+	}
+	within(t, 2*w.config.RebalanceTimeout, w.hooks.ended, "a commit of the one that is left", committed(1))
+	stopFeed()
+	if err := left.drain(); err != nil {
+		t.Errorf("the one that is left ends with %v", err)
 	}
 }
 
@@ -80,93 +83,83 @@ func (w *world) feed() (stop func()) {
 	}
 }
 
-// Rule 4. Whoever was fenced three times ends only where the group has given its name to another: of two processes that are
-// fenced at once one stays.
+// Rule 4. Of two processes that were fenced three times at once the one whose name the group knows works on.
 func TestRule4WhoHoldsTheNameStays(t *testing.T) {
 	t.Parallel()
+	twin := &TwinError{"app.one.1", kerr.ProducerFenced}
 	for name, c := range map[string]struct {
-		lane   int
-		fences int // before this one
-		err    error
-		other  bool          // the name is another's
-		comes  time.Duration // after which another joins under it; 0: never
-		own    string        // what the session knows of itself, where it is no member
-		twin   bool
+		err   error
+		held  bool // somebody has the name
+		ours  bool // we do
+		blind bool // the group can't be asked
+		stays bool
 	}{
-		"another has the name":           {fences: 2, err: kerr.ProducerFenced, other: true, own: "old", twin: true},
-		"another had an epoch":           {fences: 2, err: kerr.InvalidProducerEpoch, other: true, own: "old", twin: true},
-		"the group has said so":          {fences: 2, err: kerr.FencedInstanceID, own: "old", twin: true},
-		"another is about to join":       {fences: 2, err: kerr.ProducerFenced, comes: time.Second, twin: true},
-		"nobody joins":                   {fences: 2, err: kerr.ProducerFenced},
-		"it is no member for the moment": {fences: 2, err: kerr.ProducerFenced, other: true},
-		"nobody has the name":            {fences: 2, err: kerr.ProducerFenced, own: "old"},
-		"the second time":                {fences: 1, err: kerr.FencedInstanceID, other: true, own: "old"},
-		"no fence":                       {fences: 3, err: kerr.UnknownServerError, other: true, own: "old"},
-		"another lane than the first":    {lane: 1, fences: 2, err: kerr.FencedInstanceID, other: true, own: "old"},
+		"another has the name":      {err: twin, held: true},
+		"we have it":                {err: twin, held: true, ours: true, stays: true},
+		"nobody has it":             {err: twin, stays: true},
+		"nobody knows":              {err: twin, held: true, ours: true, blind: true},
+		"lanes are left behind":     {err: errors.Join(twin, ErrDrain), held: true, ours: true},
+		"it ends for other reasons": {err: kerr.ClusterAuthorizationFailed, held: true, ours: true},
+		"it ends as it was told":    {held: true, ours: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
 				w := newVirtualWorld(t, 1)
-				id := fmt.Sprintf("app.one.%d", c.lane)
-				session := &memberSession{id: c.own}
-				if c.other {
-					w.member(id)
-				} else if c.own == "" {
-					session.id, _ = w.member(id).GroupMetadata()
-				}
-				l := newLane(w.config, c.lane, 1, w.client, nil, nil)
-				for range c.fences {
-					l.fences.add(time.Now())
-				}
-				l.noteFence(session, c.err)
-				joined := make(chan struct{})
-				go func() {
-					defer close(joined)
-					if c.comes > 0 {
-						time.Sleep(c.comes) //nolint:forbidigo // virtual time
-						w.member(id)
+				first := newLane(w.config, 0, 1, w.client, nil, nil)
+				first.joined = "old"
+				if c.held {
+					id, _ := w.member("app.one.0").GroupMetadata()
+					if c.ours {
+						first.joined = id
 					}
-				}()
-				if twin := l.twin(t.Context(), session, c.err); twin != c.twin {
-					t.Errorf("it ends: %t, want %t", twin, c.twin)
 				}
-				<-joined
+				if c.blind {
+					w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.DescribeGroups}, Err: kerr.GroupAuthorizationFailed, Count: -1})
+				}
+				e := &Engine{config: w.config, lanes: []*lane{first, newLane(w.config, 1, 1, w.client, nil, nil)}}
+				if got := e.stays(t.Context(), w.client, c.err); got != c.stays {
+					t.Errorf("it stays: %t, want %t", got, c.stays)
+				}
 			})
 		})
 	}
 }
 
-// Rule 4. A fence counts wherever it is met. An idle lane, too, ends where a twin takes its name; at open nobody has taken
-// anything from it yet.
+// Rule 4. A fence counts wherever it is met: an idle lane, too, ends where a twin takes its name.
 func TestRule4FencesCountWhereverTheyAreMet(t *testing.T) {
 	t.Parallel()
-	t.Run("in polls", func(t *testing.T) {
-		inBubble(t, func(t *testing.T) {
-			w := newVirtualWorld(t, 1)
-			w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Heartbeat}, TopLevel: true, Err: kerr.FencedInstanceID, Count: -1})
+	for name, takeOver := range map[string]func(w *world) *running{
+		"in polls": func(w *world) *running {
 			r := w.run()
-			err := next(t, r.done, "end of the engine")
-			if twin, ok := errors.AsType[*TwinError](err); !ok || twin.Member != "app.one.0" {
-				t.Errorf("ended with %v, want a TwinError of app.one.0", err)
+			for range fencesMax {
+				next(w.t, w.hooks.joined, "join")
+				w.member("app.one.0")
+				_ = next(w.t, w.hooks.fenced, "fence")
 			}
-			if len(w.hooks.fenced) != fencesMax {
-				t.Errorf("%d fences were told, want %d", len(w.hooks.fenced), fencesMax)
-			}
-		})
-	})
-	t.Run("at open", func(t *testing.T) {
-		inBubble(t, func(t *testing.T) {
-			w := newVirtualWorld(t, 1)
-			const refused = fencesMax + 1
-			w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.InitProducerID}, TopLevel: true, When: transactional, Err: kerr.ProducerFenced, Count: refused})
+			return r
+		},
+		"at open": func(w *world) *running {
+			w.member("app.one.0")
+			w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.InitProducerID}, TopLevel: true, When: transactional, Err: kerr.ProducerFenced, Count: -1})
 			r := w.run()
-			next(t, w.hooks.joined, "join")
-			if err := r.drain(); err != nil {
-				t.Error(err)
+			for range fencesMax {
+				_ = next(w.t, w.hooks.fenced, "fence")
 			}
-			if len(w.hooks.fenced) != refused {
-				t.Errorf("%d fences were told, want %d", len(w.hooks.fenced), refused)
-			}
+			return r
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				w := newVirtualWorld(t, 1)
+				r := takeOver(w)
+				err := next(t, r.done, "end of the engine")
+				if twin, ok := errors.AsType[*TwinError](err); !ok || twin.Member != "app.one.0" {
+					t.Errorf("ended with %v, want a TwinError of app.one.0", err)
+				}
+				if len(w.hooks.fenced) != 0 {
+					t.Errorf("%d more fences were told than %d", len(w.hooks.fenced), fencesMax)
+				}
+			})
 		})
-	})
+	}
 }

@@ -95,8 +95,7 @@ func TestRule4BurialIsNoTwin(t *testing.T) {
 				}
 				l := newLane(w.config, 0, 1, w.client, nil, nil)
 				l.begin().gone(nil, c.expelled)
-				l.noteFence(session, c.err)
-				if n := l.fences.count(time.Now()); (n == 1) != c.counts || len(w.hooks.fenced) != n {
+				if n := l.fenced(session, c.err); (n == 1) != c.counts || len(w.hooks.fenced) != n {
 					t.Errorf("%d fences were counted and %d told, want one of each: %t", n, len(w.hooks.fenced), c.counts)
 				}
 			})
