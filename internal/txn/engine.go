@@ -204,6 +204,9 @@ func (e *Engine) stays(ctx context.Context, plain *kgo.Client, err error) bool {
 	if stopping(ctx) {
 		return false
 	}
+	for _, l := range e.lanes {
+		l.fences = fences{}
+	}
 	hook2(e.config.Hooks.Retrying, first.number, fmt.Errorf("this process stays, the group has its name as its own: %w", err))
 	return true
 }

@@ -117,8 +117,14 @@ func TestRule4WhoHoldsTheNameStays(t *testing.T) {
 					w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.DescribeGroups}, Err: kerr.GroupAuthorizationFailed, Count: -1})
 				}
 				e := &Engine{config: w.config, lanes: []*lane{first, newLane(w.config, 1, 1, w.client, nil, nil)}}
+				for range fencesMax {
+					e.lanes[1].fences.add(time.Now())
+				}
 				if got := e.stays(t.Context(), w.client, c.err); got != c.stays {
 					t.Errorf("it stays: %t, want %t", got, c.stays)
+				}
+				if n := e.lanes[1].fences.count(time.Now()); (n == 0) != c.stays {
+					t.Errorf("%d fences are remembered where it stays: %t", n, c.stays)
 				}
 			})
 		})
