@@ -129,7 +129,8 @@ func (w *world) checkRestores() {
 		}
 		key := use{t.Intent.ID, w.lifeOf(t)}
 		first, known := executed[key]
-		if !known || w.restoredBetween(first.at, t.at) {
+		// An owner whose lease a restored ledger knows as well goes on by what the lost one knew, until it renews it.
+		if !known || w.restoredBetween(first.at.Add(-leaseTTL), t.at) {
 			executed[key] = t
 		} else if first.Intent.Lane != at.lane || first.Intent.Offset != at.offset {
 			w.problem("BOTH-EXECUTED %v, by %s under epoch %d at %s, and %d:%d, by %s under epoch %d at %s, have one business key, and no restore lies between them",
