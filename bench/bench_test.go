@@ -36,17 +36,18 @@ func measured(t *testing.T, args ...string) (found report, out string) {
 	return found, tables.String()
 }
 
-// Both peers copy a little on a real broker, and then call for effects.
+// Both peers copy a little on a real broker, and then call for effects: more than goes into one transaction, since a rate is from one commit to
+// another.
 func TestBothPeersAreMeasured(t *testing.T) {
 	t.Parallel()
 	profiles := t.TempDir()
 	found, out := measured(t, "-only", partThroughput+","+partLatency+","+partWire,
-		"-records", "20000", "-rate", "500", "-wire-rate", "100", "-duration", "2s", "-warm-up", "0s", "-cpu-profile", profiles)
+		"-records", "100000", "-rate", "500", "-wire-rate", "100", "-duration", "2s", "-warm-up", "0s", "-cpu-profile", profiles)
 	if len(found.Copies) != 2 || len(found.Waits) != 2 || len(found.Wires) != 2 || len(found.measured()) != 4 {
 		t.Fatalf("%d throughput, %d latency and %d wire runs, %d targets, want 2 of each and 4\n%s", len(found.Copies), len(found.Waits), len(found.Wires), len(found.measured()), out)
 	}
 	for _, run := range found.Copies {
-		if run.Tally.Seen != 20000 || run.Peak == 0 || run.CPU == 0 {
+		if run.Tally.Seen != 100000 || run.Peak == 0 || run.CPU == 0 {
 			t.Errorf("%s: %+v, want every record, and figures of memory and CPU", run.Peer, run)
 		}
 	}
