@@ -109,23 +109,17 @@ func (b *builder) send(record *kgo.Record, produce func(*kgo.Record)) {
 	produce(record)
 }
 
-// bytes copies text into memory that lives as long as the records do.
-func (b *builder) bytes(text []byte) []byte {
-	kept := b.text.take(len(text))
-	copy(kept, text)
-	return kept
+// kept copies text into memory of the builder, which lives as long as the records do.
+func kept[T string | []byte](b *builder, text T) []byte {
+	space := b.text.take(len(text))
+	copy(space, text)
+	return space
 }
 
-// word does as bytes, and number with the digits of one.
-func (b *builder) word(text string) []byte {
-	kept := b.text.take(len(text))
-	copy(kept, text)
-	return kept
-}
-
+// number keeps the digits of one.
 func (b *builder) number(n int) []byte {
 	var digits [20]byte
-	return b.bytes(strconv.AppendInt(digits[:0], int64(n), 10))
+	return kept(b, strconv.AppendInt(digits[:0], int64(n), 10))
 }
 
 func (b *builder) id(source message.Source, index int) []byte {
@@ -208,17 +202,17 @@ func (b *builder) effect(r *kgo.Record, source message.Source, index int, effect
 		headers[n] = kgo.RecordHeader{Key: key, Value: value}
 		n++
 	}
-	add(message.HeaderFormat, b.word(message.EffectFormat))
+	add(message.HeaderFormat, kept(b, message.EffectFormat))
 	add(message.HeaderID, id)
 	add(message.HeaderSource, from)
 	add(message.HeaderIndex, b.number(index))
-	add(message.HeaderTopicID, b.bytes(hex.AppendEncode(make([]byte, 0, 32), source.TopicID[:])))
+	add(message.HeaderTopicID, kept(b, hex.AppendEncode(make([]byte, 0, 32), source.TopicID[:])))
 	add(message.HeaderGeneration, b.number(source.ReplayGeneration))
-	add(message.HeaderEndpoint, b.word(effect.Endpoint))
-	add(message.HeaderClass, b.word(string(class)))
-	add(message.HeaderContentType, b.word(content))
+	add(message.HeaderEndpoint, kept(b, effect.Endpoint))
+	add(message.HeaderClass, kept(b, string(class)))
+	add(message.HeaderContentType, kept(b, content))
 	if effect.BusinessKey != "" {
-		add(message.HeaderBusinessKey, b.word(effect.BusinessKey))
+		add(message.HeaderBusinessKey, kept(b, effect.BusinessKey))
 	}
 	n += putTrace(headers[n:], message.TraceOf(r.Headers))
 
