@@ -217,10 +217,7 @@ func TestRetryAfterIsSecondsOrADate(t *testing.T) {
 		{now.Add(time.Minute).Format(time.RFC850), "", time.Minute},
 		{now.Add(time.Minute).Format(time.RFC3339), "", 0},
 	} {
-		header := http.Header{}
-		header.Set("Retry-After", c.after)
-		header.Set("Date", c.date)
-		if got := retryAfter(header, now); got != c.want {
+		if got := (&said{retryAfter: c.after, date: c.date}).wait(now); got != c.want {
 			t.Errorf("Retry-After %q, Date %q: %s, want %s", c.after, c.date, got, c.want)
 		}
 	}

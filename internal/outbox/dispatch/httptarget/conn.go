@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net"
 	"net/http"
@@ -33,6 +34,9 @@ type conn struct {
 	answered bool      // some byte of the answer has arrived
 	broken   bool      // reading or writing has failed: it carries no other call
 	sending  chan bool // gets whether all of a large body was written; nil when none is under way
+	body     sized     // of an answer that says how long it is
+
+	contentType string // of some answer before, most likely of the next one too
 }
 
 // wire notes whether anything was handed to the network, so below TLS.
@@ -92,7 +96,7 @@ func (c *conn) Read(p []byte) (int, error) {
 
 // ask sends the request and waits for the head of its answer, whose body needs no Close: it would read
 // to the end, however far that is. Whether anything was sent then stands in wire.wrote.
-func (c *conn) ask(q request) (*http.Response, error) {
+func (c *conn) ask(q request) (said, error) {
 	c.wire.wrote, c.answered, c.left = false, false, headersMax
 	_, err := c.stream.Write(q.head)
 	switch {
@@ -105,20 +109,35 @@ func (c *conn) ask(q request) (*http.Response, error) {
 			c.sending <- err == nil
 		}()
 	case err != nil && (!c.wire.wrote || !hungUp(err)):
-		return nil, err
+		return said{}, err
 	case err != nil:
 		c.broken = true // it may have answered before it hung up
 	}
+	return c.hear()
+}
+
+// hear waits for the head of an answer.
+func (c *conn) hear() (said, error) {
+	if _, err := c.in.Peek(1); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		return said{}, err
+	}
+	if s, ok := c.plain(); ok {
+		c.left = math.MaxInt // its reader bounds the body
+		return s, nil
+	}
 	for {
-		response, err := http.ReadResponse(c.in, nil)
+		response, err := http.ReadResponse(c.in, nil) //nolint:bodyclose // see ask
 		if err != nil {
-			return nil, err
+			return said{}, err
 		}
 		// What is informational comes before the answer (RFC 9110 section 15.2), as often as fits the
 		// bound of the head. A switch of protocols was not asked for, and nothing comes after it.
 		if response.StatusCode < 100 || response.StatusCode > 199 || response.StatusCode == http.StatusSwitchingProtocols {
 			c.left = math.MaxInt // its reader bounds the body
-			return response, nil
+			return read(response), nil
 		}
 	}
 }

@@ -20,8 +20,8 @@
 // A connection that breaks under a call leaves open whether the call was made. The Transport then sends
 // it again by itself where it deems that right, and doesn't say whether anything of a failed call was
 // written. Both decide here what may be done next, so the connections are our own, and of net/http only
-// the reader of answers is in use. It's also cheaper by more than half: nothing stands between a call
-// and its connection.
+// the reader of answers is in use, for those that are not plain (see conn.plain). It's also cheaper by more
+// than half: nothing stands between a call and its connection.
 //
 // A call of the class at-least-once takes a connection that was used before, if there is one. Where that
 // breaks before the first byte of an answer, the call is made once more, at once and on a new connection:
@@ -255,24 +255,26 @@ func (t *Target) repeated(ctx context.Context, q request, answer *outbox.Answer)
 // of it.
 func (t *Target) try(ctx context.Context, c *conn, q request, keep bool, answer *outbox.Answer) error {
 	stop := context.AfterFunc(ctx, c.expire)
-	response, err := c.ask(q) //nolint:bodyclose // see there
+	s, err := c.ask(q)
 	if c.wire.wrote && answer.Sent {
 		answer.Replays++
 	}
 	answer.Sent = answer.Sent || c.wire.wrote
-	if err == nil && (response.StatusCode < 200 || response.StatusCode > 599) {
-		err = fmt.Errorf("the endpoint answered with status %d, which ends no call", response.StatusCode)
+	if err == nil && (s.status < 200 || s.status > 599) {
+		err = fmt.Errorf("the endpoint answered with status %d, which ends no call", s.status)
 	}
 	if err != nil {
 		stop()
 		c.abort()
 		return err
 	}
-	answer.Status = response.StatusCode
-	answer.RetryAfter = retryAfter(response.Header, time.Now())
+	answer.Status = s.status
+	if s.retryAfter != "" {
+		answer.RetryAfter = s.wait(time.Now())
+	}
 	var whole bool
-	answer.Response, whole = t.keep(response)
-	if stop() && keep && whole && !response.Close && c.sent() {
+	answer.Response, whole = t.keep(&s)
+	if stop() && keep && whole && !s.close && c.sent() {
 		t.pool.keep(c)
 	} else {
 		c.abort()
