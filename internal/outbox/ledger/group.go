@@ -10,15 +10,17 @@ import (
 )
 
 // group makes one statement of calls for different lanes that come at about the same time: a statement and its commit cost
-// the server as much as what one lane has at a time. While a statement is under way, those who come wait, and go with the
+// the server as much as what one lane has at a time. While as many are under way as may be, those who come wait, and go with the
 // next one, which one of them runs for all.
 type group[T any] struct {
 	// run does the work of all members and sets the error of each. Its context ends later than that of any caller, if need be.
-	run func(ctx context.Context, members []*member[T])
+	run  func(ctx context.Context, members []*member[T])
+	most int // statements at once
 
-	mu      sync.Mutex
-	busy    bool // somebody leads
-	waiting []*member[T]
+	mu        sync.Mutex
+	under     int  // leaders
+	gathering bool // one of them has not begun, and takes all who wait along
+	waiting   []*member[T]
 }
 
 // member is a call.
@@ -32,9 +34,13 @@ type member[T any] struct {
 func (g *group[T]) do(ctx context.Context, value T) error {
 	m := &member[T]{value: value, turn: make(chan bool, 1)}
 	g.mu.Lock()
-	g.waiting = append(g.waiting, m)
-	leads := !g.busy
-	g.busy = true
+	leads := !g.gathering && g.under < g.most
+	if leads {
+		g.gathering = true
+		g.under++
+	} else {
+		g.waiting = append(g.waiting, m)
+	}
 	g.mu.Unlock()
 	if leads {
 		runtime.Gosched() // those who were woken together with us may come along
@@ -47,33 +53,35 @@ func (g *group[T]) do(ctx context.Context, value T) error {
 		}
 	}
 	if leads {
-		g.lead(ctx)
+		g.lead(ctx, m)
 	}
 	return m.err
 }
 
-// lead works for all who wait, and lets one of those lead who have come meanwhile.
-func (g *group[T]) lead(ctx context.Context) {
+// lead works for itself and all who wait, and lets one of those lead who have come meanwhile.
+func (g *group[T]) lead(ctx context.Context, leader *member[T]) {
 	g.mu.Lock()
-	members := g.waiting
-	g.waiting = nil
+	others := g.waiting
+	g.waiting, g.gathering = nil, false
 	g.mu.Unlock()
-	g.run(context.WithoutCancel(ctx), members)
-	for _, m := range members {
-		m.turn <- false // nobody but those who lead, and have room for it, had true before
+	g.run(context.WithoutCancel(ctx), append([]*member[T]{leader}, others...))
+	for _, m := range others {
+		m.turn <- false // only who was to lead had true before
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.pass()
 }
 
-// pass must be called under the lock.
+// pass ends a lead. It must be called under the lock.
 func (g *group[T]) pass() {
-	if len(g.waiting) == 0 {
-		g.busy = false
+	if g.gathering || len(g.waiting) == 0 {
+		g.under--
 		return
 	}
-	g.waiting[0].turn <- true
+	next := g.waiting[0]
+	g.waiting, g.gathering = g.waiting[1:], true
+	next.turn <- true
 }
 
 // quit takes out a member that waits no longer. If it was to lead, another one does.
@@ -84,6 +92,7 @@ func (g *group[T]) quit(m *member[T]) {
 	select {
 	case leads := <-m.turn:
 		if leads {
+			g.gathering = false
 			g.pass()
 		}
 	default:

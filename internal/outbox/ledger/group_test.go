@@ -40,7 +40,7 @@ func TestThoseWhoWaitGoTogether(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var sizes []int
-		g := group[part]{run: runParts(func(parts []part) ([]int32, error) {
+		g := group[part]{most: 1, run: runParts(func(parts []part) ([]int32, error) {
 			sizes = append(sizes, len(parts))
 			time.Sleep(time.Millisecond) //nolint:forbidigo // virtual time
 			return lanesOf(parts), nil
@@ -56,6 +56,44 @@ func TestThoseWhoWaitGoTogether(t *testing.T) {
 			t.Errorf("statements were for %v lanes, want 1 and 11", sizes)
 		}
 		wantNil(t, g.do(t.Context(), part{lane: 3}))
+	})
+}
+
+// Where two statements may be under way, those who come meanwhile need not wait for the first one, but go together.
+func TestThoseWhoComeLaterGoBesideTheFirst(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		sizes, under, most := []int{}, 0, 0
+		g := group[part]{most: 2, run: runParts(func(parts []part) ([]int32, error) {
+			mu.Lock()
+			under++
+			most = max(most, under)
+			sizes = append(sizes, len(parts))
+			mu.Unlock()
+			time.Sleep(time.Second) //nolint:forbidigo // virtual time
+			mu.Lock()
+			under--
+			mu.Unlock()
+			return lanesOf(parts), nil
+		})}
+		begun := time.Now()
+		var all sync.WaitGroup
+		all.Go(func() { wantNil(t, g.do(t.Context(), part{lane: 0})) })
+		synctest.Wait()
+		all.Go(func() { wantNil(t, g.do(t.Context(), part{lane: 1})) })
+		synctest.Wait()
+		for lane := int32(2); lane <= 9; lane++ {
+			all.Go(func() { wantNil(t, g.do(t.Context(), part{lane: lane})) })
+		}
+		all.Wait()
+		if took := time.Since(begun); !slices.Equal(sizes, []int{1, 1, 8}) || most != 2 || took != 2*time.Second {
+			t.Errorf("statements for %v lanes, %d at once, took %s; want 1, 1 and 8, two at once, 2 s", sizes, most, took)
+		}
+		wantNil(t, g.do(t.Context(), part{lane: 3}))
+		if g.under != 0 || g.gathering || len(g.waiting) > 0 {
+			t.Errorf("%d lead, one gathers: %t, %d wait; want nobody", g.under, g.gathering, len(g.waiting))
+		}
 	})
 }
 
@@ -122,7 +160,7 @@ func TestOneThatIsOvertakenDoesNotHoldUpTheOthers(t *testing.T) {
 func TestWhoLeavesPassesTheLeadOn(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		g := group[part]{run: runParts(func(parts []part) ([]int32, error) {
+		g := group[part]{most: 1, run: runParts(func(parts []part) ([]int32, error) {
 			time.Sleep(time.Second) //nolint:forbidigo // virtual time
 			return lanesOf(parts), nil
 		})}

@@ -63,6 +63,11 @@ const (
 	defaultDead         = 90 * 24 * time.Hour
 )
 
+// appendsAtOnce is how many statements that append small batches are under way at once. Brokers show the partitions of a
+// transaction one after the other, so that its effects come in two parts: the second need not wait for the first. Of
+// flushes there is one, since nobody waits for them.
+const appendsAtOnce = 2
+
 // Ledger is the effect ledger of one application. Its methods may be called from many goroutines; for
 // one lane there should be one ingester, one dispatcher and one relay at a time, and where there are
 // more, nothing breaks but their patience.
@@ -100,7 +105,8 @@ func Open(pool *pgxpool.Pool, config Config) *Ledger {
 		statements: map[statement]string{}, chains: map[int32]chain{}, spans: map[int32][]span{},
 		tenures: map[int32]*held{}, relayed: map[int32]position{},
 	}
-	l.appends.run, l.flushGroup.run = l.addTogether, l.flushTogether
+	l.appends.run, l.appends.most = l.addTogether, appendsAtOnce
+	l.flushGroup.run, l.flushGroup.most = l.flushTogether, 1
 	return l
 }
 
