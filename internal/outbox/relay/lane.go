@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/time/rate"
 
 	"pawl/internal/outbox"
 )
@@ -22,6 +23,11 @@ const (
 	// twenty times a second, and a transaction for each flush of a dozen lanes would take a quarter of what an effect costs
 	// the process, and brokers as much.
 	intervalMin = 100 * time.Millisecond
+
+	// turnEvery is the least time from one transaction to the next of all lanes of a process that keep up. Flushes of many lanes come
+	// together, and so would their transactions: brokers and database would have them all at once, and whatever else waits
+	// for those, such as the next effects, would wait for a dozen transactions.
+	turnEvery = 20 * time.Millisecond
 
 	backoffMin = 100 * time.Millisecond // after a failure
 	backoffMax = 10 * time.Second
@@ -56,7 +62,8 @@ type lane struct {
 	turn   int // the assignment that it runs under
 	stop   context.CancelFunc
 	wake   chan struct{}
-	lost   bool // given up; read when run has returned
+	turns  *rate.Limiter // of all lanes
+	lost   bool          // given up; read when run has returned
 
 	at       progress
 	end      int64 // of the last event on the results topic, 0 where that is not known
@@ -73,9 +80,9 @@ type lane struct {
 	status LaneStatus
 }
 
-func newLane(config Config, number int32, turn int, stop context.CancelFunc) *lane {
+func newLane(config Config, number int32, turn int, turns *rate.Limiter, stop context.CancelFunc) *lane {
 	return &lane{
-		config: config, number: number, turn: turn, stop: stop, wake: make(chan struct{}, 1), flushes: flushesMin,
+		config: config, number: number, turn: turn, turns: turns, stop: stop, wake: make(chan struct{}, 1), flushes: flushesMin,
 		status: LaneStatus{Lane: number, Phase: PhaseOpening, Since: time.Now()},
 	}
 }
@@ -129,8 +136,11 @@ func (l *lane) serve(ctx context.Context) error {
 	if l.config.Hooks.Opened != nil {
 		l.config.Hooks.Opened(Opened{Lane: l.number, Seq: l.at.Seq})
 	}
-	idle := pollMin
-	for ctx.Err() == nil {
+	idle, full := pollMin, false
+	for {
+		if !full && l.turns.Wait(ctx) != nil || ctx.Err() != nil {
+			return nil
+		}
 		l.phase(PhaseTelling)
 		begun := time.Now()
 		results, err := l.read(ctx, producer.client)
@@ -143,7 +153,7 @@ func (l *lane) serve(ctx context.Context) error {
 			return err
 		case len(results) > 0:
 			idle = pollMin
-			full := l.full(results)
+			full = l.full(results)
 			if err := l.tell(producer, results); err != nil { //nolint:contextcheck // a transaction in hand is finished, whatever ends the lane
 				return err
 			}
@@ -153,6 +163,7 @@ func (l *lane) serve(ctx context.Context) error {
 			}
 			continue
 		}
+		full = false
 		l.hint(ctx)
 		l.phase(PhaseWaiting)
 		if l.rest(ctx, idle) {
@@ -161,7 +172,6 @@ func (l *lane) serve(ctx context.Context) error {
 			idle = min(pollMax, 2*idle)
 		}
 	}
-	return nil
 }
 
 // begin finds out where to go on.

@@ -32,6 +32,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/time/rate"
 
 	"pawl/internal/outbox"
 )
@@ -88,9 +89,10 @@ func (c Config) transactionalID(lane int32) string {
 type Relay struct {
 	config  Config
 	changed chan struct{} // something was assigned or unassigned
+	turns   *rate.Limiter // of the transactions of lanes that keep up
 
 	mu      sync.Mutex
-	turns   int            // counts assignments
+	counted int            // assignments
 	wanted  map[int32]int  // lanes to relay, each with the assignment that says so
 	lost    map[int32]loss // lanes that were given up
 	running map[int32]*lane
@@ -108,7 +110,7 @@ func New(config Config) (*Relay, error) {
 		return nil, err
 	}
 	return &Relay{
-		config: config, changed: make(chan struct{}, 1),
+		config: config, changed: make(chan struct{}, 1), turns: rate.NewLimiter(rate.Every(turnEvery), 1),
 		wanted: map[int32]int{}, lost: map[int32]loss{}, running: map[int32]*lane{},
 	}, nil
 }
@@ -139,8 +141,8 @@ func (r *Relay) Run(ctx context.Context) error {
 // Assign begins to relay a lane. A lane that is relayed already goes on. May be called at any time.
 func (r *Relay) Assign(lane int32) {
 	r.mu.Lock()
-	r.turns++
-	r.wanted[lane] = r.turns
+	r.counted++
+	r.wanted[lane] = r.counted
 	r.mu.Unlock()
 	r.poke()
 }
@@ -208,7 +210,7 @@ func (r *Relay) reconcile(ctx context.Context, ended chan<- *lane) {
 			continue
 		}
 		life, stop := context.WithCancel(ctx)
-		l := newLane(r.config, number, turn, stop)
+		l := newLane(r.config, number, turn, r.turns, stop)
 		l.beaten = r.lost[number].turn == turn
 		r.running[number] = l
 		go func() {

@@ -3,7 +3,9 @@ package relay
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -445,6 +447,49 @@ func TestTransactionsAreFewWhenFlushesAreSmall(t *testing.T) {
 		p.told(5000)
 		if n := len(w.read(progressTopic)) - commits; n > 100 {
 			w.t.Errorf("a backlog of 5000 flushes took %d transactions, want about 80", n)
+		}
+	})
+}
+
+// Dispatchers flush many lanes at once. Their transactions come one after the other all the same, and none is left out.
+func TestLanesTakeTurns(t *testing.T) {
+	const lanes = 12
+	inWorld(t, lanes, func(w *world) {
+		numbers := make([]int32, lanes)
+		for lane := range numbers {
+			numbers[lane] = int32(lane)
+		}
+		var mu sync.Mutex
+		var ends []time.Time
+		p := w.run(numbers, func(c *Config) {
+			relayed := c.Hooks.Relayed
+			c.Hooks.Relayed = func(r Relayed) {
+				mu.Lock()
+				ends = append(ends, time.Now())
+				mu.Unlock()
+				relayed(r)
+			}
+		})
+		for range numbers {
+			next(w.t, p.opened, "opening")
+		}
+		time.Sleep(time.Second) //nolint:forbidigo // virtual time
+		begun := time.Now()
+		for _, lane := range numbers {
+			w.settle(lane, 1, 1, outbox.Done)
+		}
+		for _, lane := range numbers {
+			p.relay.Wake(lane)
+		}
+		p.told(lanes)
+		slices.SortFunc(ends, time.Time.Compare)
+		for i, at := range ends[1:] {
+			if gap := at.Sub(ends[i]); gap < turnEvery-time.Millisecond {
+				w.t.Errorf("transaction %d ended %s after the one before, want %s at least", i+1, gap, turnEvery)
+			}
+		}
+		if took := ends[lanes-1].Sub(begun); took > (lanes+2)*turnEvery {
+			w.t.Errorf("%d lanes were told after %s, want about %s", lanes, took, lanes*turnEvery)
 		}
 	})
 }
