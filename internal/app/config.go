@@ -81,8 +81,8 @@ type Output struct {
 // Txn bounds one transaction.
 type Txn struct {
 	Lanes          int      `yaml:"lanes" range:"0..64" doc:"Transactional producers of this process. 0 means one for two cores, no more than partitions."`
-	RecordsMax     int      `yaml:"records_max" range:"0..100000" doc:"Most input records in one transaction. 0 means 28,000 shared by the lanes of the process, at least 7,000 each."`
-	BytesMax       ByteSize `yaml:"bytes_max" range:"0..1GiB" doc:"Most input bytes in one transaction; one record may exceed it alone. 0 means 16 MiB shared by the lanes of the process, at least 4 MiB each."`
+	RecordsMax     int      `yaml:"records_max" range:"0..100000" doc:"Most records in one transaction, of the input or of what handlers make of it. 0 means 28,000 shared by the lanes of the process, at least 7,000 each."`
+	BytesMax       ByteSize `yaml:"bytes_max" range:"0..1GiB" doc:"Most bytes in one transaction, of the input or of what handlers make of it; one record may exceed it alone. 0 means 16 MiB shared by the lanes of the process, at least 4 MiB each."`
 	IntervalMin    Duration `yaml:"interval_min" range:"0s..1s" doc:"Least time between two commits of a lane under low load."`
 	Timeout        Duration `yaml:"timeout" range:"5s..15m" doc:"The broker aborts a transaction that is open for so long. The brokers' transaction.max.timeout.ms is its limit."`
 	HandlerTimeout Duration `yaml:"handler_timeout" range:"100ms..7m" doc:"Time a handler has for all records of a batch. Past it the process ends, naming the record."`

@@ -45,13 +45,13 @@ func (b *builder) reset() {
 	b.rejects = b.rejects[:0]
 }
 
-// count is the number of records that were made.
-func (b *builder) count() int {
-	n := 0
+// made is what was made so far: records, and the bytes of their keys and values.
+func (b *builder) made() (records int, bytes int64) {
 	for _, p := range b.produced {
-		n += p.Records
+		records += p.Records
+		bytes += p.Bytes
 	}
-	return n
+	return records, bytes
 }
 
 // tooLarge says that a record can't even be dead-lettered.

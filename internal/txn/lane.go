@@ -241,7 +241,7 @@ func (l *lane) gather(ctx, polling context.Context, session Session) (fatal erro
 func (l *lane) ask(limit int) int {
 	ask := limit - len(l.batch.records)
 	if l.bytesEach > 0 {
-		ask = min(ask, int((l.pace.bytes-l.batch.bytes)/l.bytesEach))
+		ask = min(ask, int((l.pace.bytesMax()-l.batch.bytes)/l.bytesEach))
 	}
 	return max(1, ask)
 }
@@ -380,6 +380,8 @@ func (l *lane) fill(session Session) (cause Reason, blame bool, err error) {
 	}
 	l.story.filled()
 	l.pace.handled(len(b.records), took)
+	written, bytes := l.builder.made()
+	l.pace.wrote(len(b.records), b.bytes, written, bytes)
 	if n := int64(len(b.records)); n > 0 {
 		l.bytesEach = max(1, (l.bytesEach+b.bytes/n)/2)
 	}

@@ -15,16 +15,22 @@ import "time"
 // again with each commit, slowly, because each try that is too large costs all the time there is. Without that, a lane that is behind on slow brokers makes the largest
 // batch there is, runs out of time, and makes it again, for as long as the brokers are slow; and
 // what it has written and aborted is part of what keeps them so.
+//
+// Its limits are for the input of a transaction and for what handlers make of it, whichever is more, since both are in memory until
+// its end: where three records come of one, or ten times the bytes, as much less is read at once. What they make is not known
+// at first, so that the first batch is small.
 type pace struct {
 	records  int
 	bytes    int64
 	interval time.Duration
 	budget   time.Duration // for the handlers of one batch
 
-	lastCommit time.Time
-	perRecord  time.Duration // moving average
-	ending     time.Duration // moving average
-	fits       int           // records that ended in time lately; 0: as many as there may be
+	lastCommit  time.Time
+	perRecord   time.Duration // moving average
+	recordsGrow growth
+	bytesGrow   growth
+	ending      time.Duration // moving average
+	fits        int           // records that ended in time lately; 0: as many as there may be
 }
 
 // fitsMin is the least that a batch shrinks to because brokers are slow. A broker that is away
@@ -43,13 +49,39 @@ const fill = 50 * time.Millisecond
 // perRecordShare is the weight of the newest batch in the moving average, as 1/n.
 const perRecordShare = 4
 
+// firstShare is the part of its limits that the first batch may have, as 1/n.
+const firstShare = 4
+
 func newPace(c Config) *pace {
 	return &pace{records: c.RecordsMax, bytes: c.BytesMax, interval: c.IntervalMin, budget: c.HandlerTimeout / 4}
 }
 
+// growth is how many times what was read handlers write lately, at least 1; 0 before the first batch. More counts at once, less as
+// a moving average.
+type growth float64
+
+// growthShare is the weight of the newest batch in the moving average, as 1/n.
+const growthShare = 4
+
+func (g *growth) saw(read, written float64) {
+	now := growth(max(1, written/max(1, read)))
+	if *g > now {
+		now = *g + (now-*g)/growthShare
+	}
+	*g = now
+}
+
+// share is what may be read where limit is for what is written, too.
+func (g growth) share(limit float64) float64 {
+	if g == 0 {
+		g = firstShare
+	}
+	return max(1, limit/float64(g))
+}
+
 // limit is the number of records the next batch may have; suspicion is bisect's limit, 0 for none.
 func (p *pace) limit(suspicion int) int {
-	limit := p.records
+	limit := int(p.recordsGrow.share(float64(p.records)))
 	if p.perRecord > 0 {
 		limit = min(limit, max(1, int(p.budget/p.perRecord)))
 	}
@@ -62,13 +94,16 @@ func (p *pace) limit(suspicion int) int {
 	return limit
 }
 
+// bytesMax is the number of bytes the next batch may have; one record may exceed it alone.
+func (p *pace) bytesMax() int64 { return int64(p.bytesGrow.share(float64(p.bytes))) }
+
 // wait says how much longer the batch should stay open; 0 closes it. For the first part of that, rest,
 // nothing should be polled: each poll makes the client send a fetch, and at a steady trickle a lane
 // that polls all the time sends hundreds a second for a record or two each. A fetch that goes out
 // when rest is over, about one round trip before the end (ending a transaction takes three), brings
 // all of it at once.
 func (p *pace) wait(now, first time.Time, records, limit int, bytes int64, behind bool) (rest, wait time.Duration) {
-	if records >= limit || bytes >= p.bytes {
+	if records >= limit || bytes >= p.bytesMax() {
 		return 0, 0
 	}
 	if behind {
@@ -100,6 +135,15 @@ func (p *pace) handled(records int, took time.Duration) {
 		return
 	}
 	p.perRecord = max(1, p.perRecord+(each-p.perRecord)/perRecordShare)
+}
+
+// wrote takes note of what was made of a batch.
+func (p *pace) wrote(records int, bytes int64, written int, writtenBytes int64) {
+	if records == 0 {
+		return
+	}
+	p.recordsGrow.saw(float64(records), float64(written))
+	p.bytesGrow.saw(float64(bytes), float64(writtenBytes))
 }
 
 func (p *pace) slow(records int, took time.Duration) {

@@ -91,7 +91,7 @@ func TestPaceStaysWithinItsLimits(t *testing.T) {
 		p := newPace(c)
 		now := time.Unix(1_700_000_000, 0)
 		for range 20 {
-			switch rapid.IntRange(0, 4).Draw(t, "event") {
+			switch rapid.IntRange(0, 5).Draw(t, "event") {
 			case 0:
 				p.handled(rapid.IntRange(0, c.RecordsMax).Draw(t, "handled"), span.Draw(t, "took"))
 			case 1:
@@ -99,6 +99,9 @@ func TestPaceStaysWithinItsLimits(t *testing.T) {
 			case 2:
 				p.ended(span.Draw(t, "took"))
 			case 3:
+				p.wrote(rapid.IntRange(0, c.RecordsMax).Draw(t, "read"), rapid.Int64Range(0, 1<<40).Draw(t, "bytes"),
+					rapid.IntRange(0, 1<<40).Draw(t, "written"), rapid.Int64Range(0, 1<<50).Draw(t, "bytes written"))
+			case 4:
 				p.overran(rapid.IntRange(0, c.RecordsMax).Draw(t, "overran"))
 			default:
 				now = now.Add(span.Draw(t, "passed"))
@@ -109,6 +112,9 @@ func TestPaceStaysWithinItsLimits(t *testing.T) {
 			if limit < 1 || limit > c.RecordsMax || suspicion > 0 && limit > suspicion {
 				t.Fatalf("limit is %d, want 1..%d and no more than suspicion allows (%d)", limit, c.RecordsMax, suspicion)
 			}
+			if bytes := p.bytesMax(); bytes < 1 || bytes > c.BytesMax {
+				t.Fatalf("a batch may have %d bytes, want 1..%d", bytes, c.BytesMax)
+			}
 			rest, wait := p.wait(now.Add(span.Draw(t, "later")), now, rapid.IntRange(0, limit).Draw(t, "have"), limit, 0, rapid.Bool().Draw(t, "behind"))
 			if rest < 0 || rest > wait || wait > max(fill, c.IntervalMin) {
 				t.Fatalf("rests %s and waits %s, want 0s..%s", rest, wait, max(fill, c.IntervalMin))
@@ -117,12 +123,19 @@ func TestPaceStaysWithinItsLimits(t *testing.T) {
 	})
 }
 
+// copying is the pace of handlers that write what they read, as is known.
+func copying(c Config) *pace {
+	p := newPace(c)
+	p.wrote(1, 1, 1, 1)
+	return p
+}
+
 // Handlers that need a while get smaller batches: a quarter of the deadline is for the average, the
 // rest for the day on which it lies.
 func TestBatchShrinksUntilItsHandlersKeepTheDeadline(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		p := newPace(Config{RecordsMax: 5000, BytesMax: 1 << 20, HandlerTimeout: 10 * time.Second})
+		p := copying(Config{RecordsMax: 5000, BytesMax: 1 << 20, HandlerTimeout: 10 * time.Second})
 		cost := time.Duration(rapid.Int64Range(int64(time.Microsecond), int64(5*time.Second)).Draw(t, "cost"))
 		for range 40 {
 			n := p.limit(0)
@@ -143,7 +156,7 @@ func TestBatchShrinksUntilItsHandlersKeepTheDeadline(t *testing.T) {
 
 func TestSlowBatchMakesTheNextSmaller(t *testing.T) {
 	t.Parallel()
-	p := newPace(Config{RecordsMax: 1000, BytesMax: 1 << 20, HandlerTimeout: time.Second})
+	p := copying(Config{RecordsMax: 1000, BytesMax: 1 << 20, HandlerTimeout: time.Second})
 	p.handled(1000, time.Millisecond)
 	before := p.limit(0)
 	p.slow(1000, 2*time.Second)
@@ -160,7 +173,7 @@ func TestSlowBatchMakesTheNextSmaller(t *testing.T) {
 // reason any more; with commits it grows again, by little at a time: if each doubled it, every other try would fail.
 func TestBatchShrinksUntilBrokersTakeItInTime(t *testing.T) {
 	t.Parallel()
-	p := newPace(Config{RecordsMax: 5000, BytesMax: 1 << 20, HandlerTimeout: time.Second})
+	p := copying(Config{RecordsMax: 5000, BytesMax: 1 << 20, HandlerTimeout: time.Second})
 	now := time.Unix(1_700_000_000, 0)
 	for _, want := range []int{2500, 1250, 625, 312, 156, fitsMin, fitsMin} {
 		p.overran(p.limit(0))
@@ -183,5 +196,33 @@ func TestBatchShrinksUntilBrokersTakeItInTime(t *testing.T) {
 	p.overran(3) // a small batch, and a broker that is away
 	if got := p.limit(7); got != 7 {
 		t.Errorf("the limit is %d, want what suspicion allows", got)
+	}
+}
+
+// Where handlers make more of a batch than it was, less is read at once; at first nobody knows.
+func TestBatchIsAsLargeAsWhatComesOfIt(t *testing.T) {
+	t.Parallel()
+	p := newPace(Config{RecordsMax: 12_000, BytesMax: 12 << 20, HandlerTimeout: 10 * time.Second})
+	for i, step := range []struct {
+		read    int
+		bytes   int64
+		written int
+		out     int64
+		limit   int
+		may     int64
+	}{
+		{limit: 3000, may: 3 << 20}, // before the first
+		{read: 3000, bytes: 1 << 20, written: 3000, out: 1 << 20, limit: 12_000, may: 12 << 20},
+		{read: 0, bytes: 0, written: 0, out: 0, limit: 12_000, may: 12 << 20}, // control records alone
+		{read: 1000, bytes: 1 << 20, written: 3000, out: 1 << 20, limit: 4000, may: 12 << 20},
+		{read: 1000, bytes: 1 << 20, written: 0, out: 0, limit: 4800, may: 12 << 20}, // 3 - 2/4 times
+		{read: 1000, bytes: 1 << 20, written: 10, out: 12 << 20, limit: 5647, may: 1 << 20},
+	} {
+		if i > 0 {
+			p.wrote(step.read, step.bytes, step.written, step.out)
+		}
+		if limit, may := p.limit(0), p.bytesMax(); limit != step.limit || may != step.may {
+			t.Errorf("step %d: %d records and %d bytes, want %d and %d", i, limit, may, step.limit, step.may)
+		}
 	}
 }

@@ -162,7 +162,7 @@ func TestPauseLetsTheBatchInHandEnd(t *testing.T) {
 		w := newVirtualWorld(t, 2)
 		paused := newOrders()
 		w.config.Pauses = paused
-		w.config.RecordsMax = 10
+		w.config.RecordsMax = firstShare * 10 // for the first batch
 		busy, release := make(chan struct{}), make(chan struct{})
 		var once sync.Once
 		w.config.Routes[0].Handler = handlerFunc(func(in message.In, out *message.Batch) error {

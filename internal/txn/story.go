@@ -93,7 +93,8 @@ func (s *story) tell(b *batch, made *builder, now time.Time) *Story {
 	if s == nil {
 		return nil
 	}
-	told := &Story{Polled: b.first, Handled: s.handled, At: now, Outputs: made.count(), Traced: s.traced, Sampled: s.sampled}
+	outputs, _ := made.made()
+	told := &Story{Polled: b.first, Handled: s.handled, At: now, Outputs: outputs, Traced: s.traced, Sampled: s.sampled}
 	for at, to := range b.ends {
 		told.Ranges = append(told.Ranges, Range{at.topic, at.partition, b.begins[at], to})
 	}
