@@ -47,13 +47,28 @@ func scatter(n uint64) uint64 {
 func laneOf(key int) int { return key / keysPerLane }
 
 // bodyOf is the payload of an effect: plain text, so that a peer which wraps it in JSON need not
-// escape anything.
+// escape anything. It is made by hand, since what it takes is taken from the peers.
 func bodyOf(key int, turn int64, size int) []byte {
-	body := fmt.Appendf(make([]byte, 0, size), "%0*d %0*d ", keyDigits, key, turnDigits, turn)
-	for i := 0; len(body) < size; i++ {
-		body = append(body, 'a'+byte(i%26))
+	const letters = "abcdefghijklmnopqrstuvwxyz"
+	body := appendDigits(make([]byte, 0, size), int64(key), keyDigits)
+	body = appendDigits(append(body, ' '), turn, turnDigits)
+	body = append(body, ' ')
+	for len(body) < size {
+		body = append(body, letters[:min(len(letters), size-len(body))]...)
 	}
 	return body
+}
+
+// appendDigits writes a number with zeros before it.
+func appendDigits(text []byte, n int64, width int) []byte {
+	for range width {
+		text = append(text, '0')
+	}
+	for i := len(text) - 1; n > 0; i-- {
+		text[i] = byte('0' + n%10)
+		n /= 10
+	}
+	return text
 }
 
 func parseBody(body []byte) (key int, turn int64, err error) {

@@ -31,8 +31,8 @@ type entry struct {
 	end   *end   // nil where the endpoint is unknown here
 
 	offset   int64
-	position int64    // in the window, -1 where it never was in this tenure's
-	payload  *payload // nil while it waits outside the window
+	position int64          // in the window, -1 where it never was in this tenure's
+	payload  *outbox.Intent // nil while it waits outside the window
 	stage    stage
 	role     outbox.Role // 0 where it is not parked
 	dirty    bool        // what was written down of it, or will be next, is out of date
@@ -47,18 +47,11 @@ type entry struct {
 	reason   string
 	order    *outbox.Order // to cancel it; obeyed when it has its fate
 
-	flight *flight // from launch to answer; that of the payload
+	flight *flight // from launch to answer
 }
 
-// payload is what an entry needs to be called, once: whoever is tried again has left the window, and
-// its payload is read anew.
-type payload struct {
-	outbox.Intent
-
-	flight flight
-}
-
-// flight is one call of an entry. A worker has it until the answer is in.
+// flight is one call of an entry. A worker has it until the answer is in; then another entry gets it, since the memory of one that
+// was just used is near.
 type flight struct {
 	volley *volley // nil until the call is let go
 	fence  int64

@@ -116,7 +116,7 @@ func (l *lane) call(e *entry) {
 	begun := time.Now()
 	hook(hooks.Sent, Sent{Lane: l.number, Offset: e.offset, Endpoint: g.name, Attempt: e.attempts, At: e.payload.At})
 	failpoint.Hit("dispatch.send")
-	f.answer = g.endpoint.Target.Send(f.volley.ctx, outbox.Call{Intent: e.payload.Intent, Attempt: e.attempts, Fence: f.fence})
+	f.answer = g.endpoint.Target.Send(f.volley.ctx, outbox.Call{Intent: *e.payload, Attempt: e.attempts, Fence: f.fence})
 	failpoint.Hit("dispatch.sent")
 	f.volley.done()
 	f.pass.leave(health(f.answer))

@@ -85,6 +85,7 @@ type tenure struct {
 	live   int // intents in the window that are neither settled nor parked
 	bytes  int // of their bodies
 	flying int // let through and not answered
+	landed []*flight
 	queues map[uint64]*queue
 	parked map[int64]*entry
 	stow   stow
@@ -442,7 +443,7 @@ func (t *tenure) place(intent *outbox.Intent) {
 		return
 	}
 	e := t.entry(intent, t.window.add(intent.Offset, false))
-	e.payload = &payload{Intent: *intent}
+	e.payload = clone(intent)
 	t.count(e, 1)
 	if t.fated(e, intent) {
 		return
@@ -506,6 +507,12 @@ func (t *tenure) count(e *entry, n int) {
 	if e.end != nil {
 		e.end.live += n
 	}
+}
+
+// clone is an intent by itself: its batch can go.
+func clone(intent *outbox.Intent) *outbox.Intent {
+	alone := *intent
+	return &alone
 }
 
 func (t *tenure) entry(intent *outbox.Intent, position int64) *entry {
@@ -729,7 +736,7 @@ func (t *tenure) settle(e *entry, outcome outbox.Outcome) {
 		}
 		t.blame(q)
 		if outcome.Status == outbox.Dead && e.order == nil && e.end.holds() {
-			t.hold(q, &e.payload.Intent)
+			t.hold(q, e.payload)
 		}
 		t.advance(q, first)
 	}
@@ -877,9 +884,19 @@ func (t *tenure) launch(e *entry, pass pass) {
 	if e.since.IsZero() {
 		e.since = t.now
 	}
-	e.flight = &e.payload.flight
+	e.flight = new(flight)
+	if n := len(t.landed); n > 0 {
+		e.flight, t.landed = t.landed[n-1], t.landed[:n-1]
+	}
 	*e.flight = flight{fence: t.held.Epoch, pass: pass}
 	t.flying++
+}
+
+// land ends a call.
+func (t *tenure) land(e *entry) {
+	t.landed = append(t.landed, e.flight)
+	e.flight = nil
+	t.flying--
 }
 
 // let lets a call go.
@@ -935,8 +952,7 @@ func (t *tenure) note() {
 // unsent takes a call back that was noted and not made.
 func (t *tenure) unsent(e *entry) {
 	e.flight.pass.leave(errNeutral)
-	e.flight = nil
-	t.flying--
+	t.land(e)
 	e.attempts--
 	if t.over != running {
 		return
@@ -1005,7 +1021,7 @@ func (t *tenure) loaded(entries []*entry, intents []outbox.Intent) {
 			t.pauses.add(e)
 			continue
 		}
-		e.payload = &payload{Intent: *intent}
+		e.payload = clone(intent)
 		back[e.end] = append(back[e.end], e)
 	}
 	for n, entries := range back {
@@ -1015,11 +1031,11 @@ func (t *tenure) loaded(entries []*entry, intents []outbox.Intent) {
 
 // answered judges what came of a call.
 func (t *tenure) answered(e *entry) {
-	t.flying--
 	e.end.answers++
 	v := t.judge(e)
 	response := e.flight.answer.Response
-	e.flight, e.stage = nil, waiting
+	t.land(e)
+	e.stage = waiting
 	if v.status != "" {
 		t.settle(e, e.outcome(v, response))
 		return
