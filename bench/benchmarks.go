@@ -26,6 +26,10 @@ func (r *report) benchmarks() string {
 	writeBenchmarks(&b, fmt.Sprintf("Steps/bytes=%d/partitions=%d", r.Bytes, r.Partitions), r.Cores, r.Steps, stepColumns, func(run stepRun) int64 { return run.Latency.Count })
 	writeBenchmarks(&b, "Tracing/"+task, r.Cores, r.Tracings, tracingColumns, func(tracingRun) int64 { return r.Records })
 	writeBenchmarks(&b, fmt.Sprintf("Orders/partitions=%d/processes=%d/lanes=%d", r.Partitions, r.Processes, r.Lanes), r.Cores, r.Orders, orderColumns, func(orderRun) int64 { return r.OrderCount })
+	writeBenchmarks(&b, fmt.Sprintf("Wire/rate=%.0f/bytes=%d", r.WireRate, r.Body), r.Cores, r.Wires, wireColumns, func(run wireRun) int64 { return run.Latency.Count })
+	for _, target := range r.effectTargets() {
+		writeBenchmarks(&b, fmt.Sprintf("Effects/target=%s/bytes=%d", target, r.Body), r.Cores, r.effectsOf(target), effectColumns, func(run effectRun) int64 { return run.Effects })
+	}
 	return b.String()
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"slices"
 
 	"pawl/internal/yardstick"
@@ -22,13 +21,14 @@ func (r *report) effectTargets() []string {
 // effectPeers are the peers that were measured with a target.
 func (r *report) effectPeers(target string) []string {
 	all := []string{effectPawl, effectPawl + effectHeld, effectRiver, effectRiver + effectHeld, effectRiverLean, effectHTTP}
+	runs := r.effectsOf(target)
 	return slices.DeleteFunc(all, func(peer string) bool {
-		return !slices.ContainsFunc(r.Effects, func(run effectRun) bool { return run.Target == target && run.Peer == peer })
+		return !slices.ContainsFunc(runs, func(run effectRun) bool { return run.Peer == peer })
 	})
 }
 
 func (r *report) effects(target, peer string, pick func(effectRun) float64) yardstick.Spread {
-	return yardstick.Figures(r.Effects, func(run effectRun) bool { return run.Target == target && run.Peer == peer }, pick)
+	return yardstick.SpreadFor(r.effectsOf(target), peer, pick)
 }
 
 // steadiness is the rate of the second half of a run by that of its first, 0 where the run was too
@@ -58,22 +58,28 @@ func effectRate(run effectRun) float64      { return run.Rate }
 func effectServerCPU(run effectRun) float64 { return run.ServerCPU }
 func effectWAL(run effectRun) float64       { return run.WAL }
 
-// printEffects writes the table of a target.
-func (r *report) printEffects(table io.Writer, target string) {
-	fmt.Fprintf(table, "effects of %d bytes, target %s, %s a run, insert to completion on Postgres %s; median (least..most)\n", r.Body, target, r.Length, r.Postgres)
-	fmt.Fprintln(table, "peer\teffects/s\tPostgres CPU us per effect\tWAL B per effect\tclient CPU us per effect\tendpoint CPU us per call\tpeak MiB\tsecond half by first\tcalls out of order\trepeated")
-	for _, peer := range r.effectPeers(target) {
-		column := func(verb string, pick func(effectRun) float64) string {
-			return r.effects(target, peer, pick).Format(verb)
-		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", peer,
-			column("%.0f", effectRate), column("%.1f", effectServerCPU), column("%.0f", effectWAL),
-			column("%.1f", func(run effectRun) float64 { return run.OwnCPU }),
-			column("%.1f", func(run effectRun) float64 { return run.EndpointCPU }),
-			column("%.0f", func(run effectRun) float64 { return run.Peak }),
-			column("%.2f", func(run effectRun) float64 { return run.steadiness() }),
-			column("%.0f", func(run effectRun) float64 { return float64(run.Tally.Disordered) }),
-			column("%.0f", func(run effectRun) float64 { return float64(run.Tally.Repeated) }))
-	}
-	fmt.Fprintln(table)
+var effectColumns = []yardstick.Column[effectRun]{
+	{Title: "effects/s", Unit: "effects/s", Verb: "%.0f", Pick: effectRate},
+	{Title: "Postgres CPU us per effect", Unit: "postgres-cpu-us/effect", Verb: "%.1f", Pick: effectServerCPU},
+	{Title: "WAL B per effect", Unit: "wal-B/effect", Verb: "%.0f", Pick: effectWAL},
+	{Title: "client CPU us per effect", Unit: "client-cpu-us/effect", Verb: "%.1f", Pick: func(run effectRun) float64 { return run.OwnCPU }},
+	{Title: "endpoint CPU us per call", Unit: "endpoint-cpu-us/call", Verb: "%.1f", Pick: func(run effectRun) float64 { return run.EndpointCPU }},
+	{Title: "peak MiB", Unit: "peak-MiB", Verb: "%.0f", Pick: func(run effectRun) float64 { return run.Peak }},
+	{Title: "second half by first", Unit: "steadiness", Verb: "%.2f", Pick: func(run effectRun) float64 { return run.steadiness() }},
+	{Title: "calls out of order", Unit: "disordered", Verb: "%.0f", Pick: func(run effectRun) float64 { return float64(run.Tally.Disordered) }},
+	{Title: "repeated", Unit: "repeated", Verb: "%.0f", Pick: func(run effectRun) float64 { return float64(run.Tally.Repeated) }},
+}
+
+// effectsOf are the runs with a target.
+func (r *report) effectsOf(target string) []effectRun {
+	return slices.DeleteFunc(slices.Clone(r.Effects), func(run effectRun) bool { return run.Target != target })
+}
+
+func (r *report) effectRows(target string) [][]string {
+	return yardstick.Rows(r.effectPeers(target), r.effectsOf(target), effectColumns)
+}
+
+// effectTask says what the runs with a target did.
+func (r *report) effectTask(target string) string {
+	return fmt.Sprintf("effects of %d bytes, target %s, %s a run, insert to completion on Postgres %s", r.Body, target, r.Length, r.Postgres)
 }

@@ -124,8 +124,12 @@ func (p *page) add(name string, r *report) {
 	if r.Commit != "" {
 		commit = " of commit " + r.Commit
 	}
-	fmt.Fprintf(&p.text, "\n## %s\n\n`%s`%s on %s: Kafka %s, %s, %d cores, load average before it %s. [Data](performance/%s.json)\n",
-		name, r.Command, commit, r.Began.Format(time.DateOnly), r.Kafka, r.Go, r.Cores, r.LoadBefore, name)
+	kafka := ""
+	if r.Kafka != "" {
+		kafka = "Kafka " + r.Kafka + ", "
+	}
+	fmt.Fprintf(&p.text, "\n## %s\n\n`%s`%s on %s: %s%s, %d cores, load average before it %s. [Data](performance/%s.json)\n",
+		name, r.Command, commit, r.Began.Format(time.DateOnly), kafka, r.Go, r.Cores, r.LoadBefore, name)
 	if len(r.Copies) > 0 {
 		fmt.Fprintf(&p.text, "\n### Throughput\n\nA copy of %d records of %d bytes, %d partitions, %d processes with %d lanes each.\n", r.Records, r.Bytes, r.Partitions, r.Processes, r.Lanes)
 		p.table(yardstick.Rows(r.Peers, r.Copies, copyColumns))
@@ -148,7 +152,9 @@ func (p *page) add(name string, r *report) {
 	p.addCatchUp(name, r)
 	p.addSteps(name, r)
 	p.addTracing(name, r)
+	p.addWire(name, r)
 	p.addOrders(name, r)
+	p.addEffects(name, r)
 	p.addVerdicts(r.measured())
 }
 
@@ -233,6 +239,29 @@ func (p *page) addOrders(name string, r *report) {
 		r.orderTask(), r.Lanes, r.Postgres, ordersNoLedger, r.orderVerdict())
 	p.table(r.orderRows())
 	p.chart(name+"-orders", chart{title: "Orders, records/s (more is better)", verb: "%.0f", groups: []chartGroup{groupOf("", orderPeers, r.Orders, orderColumns[0])}})
+}
+
+// addWire writes the part of the way from commit to call, if it was measured.
+func (p *page) addWire(name string, r *report) {
+	if len(r.Wires) == 0 {
+		return
+	}
+	fmt.Fprintf(&p.text, "\n### From commit to call\n\nThe %s. `%s` reads the effects topic and calls, and keeps no account. Postgres %s.\n", r.wireTask(), loopName, r.Postgres)
+	p.table(yardstick.Rows(r.Peers, r.Wires, wireColumns))
+	p.chart(name+"-wire", chart{title: "From commit to call, ms (less is better)", verb: "%.1f", groups: []chartGroup{
+		groupOf("p50", r.Peers, r.Wires, wireColumns[0]), groupOf("p99", r.Peers, r.Wires, wireColumns[1]),
+	}})
+}
+
+// addEffects writes the part of effects, if it was measured.
+func (p *page) addEffects(name string, r *report) {
+	for _, target := range r.effectTargets() {
+		fmt.Fprintf(&p.text, "\n### Effects, target %s\n\nThe %s. `%s` has none of River's GIN indexes, `%s` is a loop that only calls, and with `%s` a transaction was open the whole time.\n",
+			target, r.effectTask(target), effectRiverLean, effectHTTP, effectHeld)
+		p.table(r.effectRows(target))
+		peers, runs := r.effectPeers(target), r.effectsOf(target)
+		p.chart(name+"-"+target, chart{title: "Effects/s, target " + target + " (more is better)", verb: "%.0f", groups: []chartGroup{groupOf("", peers, runs, effectColumns[0])}})
+	}
 }
 
 func (p *page) addVerdicts(verdicts []verdict) {

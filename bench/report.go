@@ -146,7 +146,8 @@ func (r *report) print(w io.Writer) {
 		printRows(table, r.tracingRows())
 	}
 	if len(r.Wires) > 0 {
-		r.printWire(table)
+		fmt.Fprintf(table, "%s; median (least..most)\n", r.wireTask())
+		printColumns(table, r.Peers, r.Wires, wireColumns)
 	}
 	if len(r.Orders) > 0 {
 		fmt.Fprintf(table, "%s; median (least..most)\n", r.orderTask())
@@ -154,29 +155,11 @@ func (r *report) print(w io.Writer) {
 		fmt.Fprintf(table, "%s\n\n", r.orderVerdict())
 	}
 	for _, target := range r.effectTargets() {
-		r.printEffects(table, target)
+		fmt.Fprintf(table, "%s; median (least..most)\n", r.effectTask(target))
+		printRows(table, r.effectRows(target))
 	}
 	printRows(table, verdictRows(r.Verdicts))
 	_ = table.Flush() // the terminal is gone: nobody is left to tell
-}
-
-// printWire writes the table of the wire part.
-func (r *report) printWire(table io.Writer) {
-	fmt.Fprintf(table, "latency in ms at %.0f effects/s of %d bytes, commit of the transaction to arrival of the call, %d lanes; median (least..most)\n", r.WireRate, r.Body, wireLanes)
-	fmt.Fprintln(table, "peer\tp50\tp99\tp99.9\tCPU us per effect\tpeak MiB\tcalls out of order\trepeated\tproducer late, ms")
-	for _, peer := range r.Peers {
-		column := func(verb string, pick func(wireRun) float64) string { return r.wires(peer, pick).Format(verb) }
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", peer,
-			column("%.1f", func(run wireRun) float64 { return yardstick.Milliseconds(run.Latency.P50) }),
-			column("%.1f", func(run wireRun) float64 { return yardstick.Milliseconds(run.Latency.P99) }),
-			column("%.1f", func(run wireRun) float64 { return yardstick.Milliseconds(run.Latency.P999) }),
-			column("%.0f", func(run wireRun) float64 { return run.CPU }),
-			column("%.0f", func(run wireRun) float64 { return run.Peak }),
-			column("%.0f", func(run wireRun) float64 { return float64(run.Disordered) }),
-			column("%.0f", func(run wireRun) float64 { return float64(run.Repeated) }),
-			column("%.0f", func(run wireRun) float64 { return yardstick.Milliseconds(run.Late) }))
-	}
-	fmt.Fprintln(table)
 }
 
 // save writes the report as JSON, and as benchmarks beside it, into the folder, named by its time, and returns the path of the JSON.

@@ -86,8 +86,7 @@ var targets = []target{
 	{"throughput with 1 % of transactions traced by that without, in the same round", atLeast(0.97, "%.2f"), byOff(tracedTransactions)},
 	{"throughput with 1 % of records sampled, and so nearly all transactions traced, by that without, in the same round", atLeast(0.97, "%.2f"), byOff(tracedRecords)},
 	{"p99 from commit to call by that of the loop", atMost(3, "%.1f"), func(r *report) float64 {
-		p99 := func(run wireRun) float64 { return yardstick.Milliseconds(run.Latency.P99) }
-		return ratio(r.wires(processorName, p99).Median, r.wires(loopName, p99).Median)
+		return ratio(r.wires(processorName, wireP99).Median, r.wires(loopName, wireP99).Median)
 	}},
 }
 

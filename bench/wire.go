@@ -34,6 +34,24 @@ type wireRun struct {
 // By names the peer.
 func (run wireRun) By() string { return run.Peer }
 
+func wireP99(run wireRun) float64 { return yardstick.Milliseconds(run.Latency.P99) }
+
+var wireColumns = []yardstick.Column[wireRun]{
+	{Title: "p50", Unit: "p50-ms", Verb: "%.1f", Pick: func(run wireRun) float64 { return yardstick.Milliseconds(run.Latency.P50) }},
+	{Title: "p99", Unit: "p99-ms", Verb: "%.1f", Pick: wireP99},
+	{Title: "p99.9", Unit: "p99.9-ms", Verb: "%.1f", Pick: func(run wireRun) float64 { return yardstick.Milliseconds(run.Latency.P999) }},
+	{Title: "CPU us per effect", Unit: "client-cpu-us/effect", Verb: "%.0f", Pick: func(run wireRun) float64 { return run.CPU }},
+	{Title: "peak MiB", Unit: "peak-MiB", Verb: "%.0f", Pick: func(run wireRun) float64 { return run.Peak }},
+	{Title: "calls out of order", Unit: "disordered", Verb: "%.0f", Pick: func(run wireRun) float64 { return float64(run.Disordered) }},
+	{Title: "repeated", Unit: "repeated", Verb: "%.0f", Pick: func(run wireRun) float64 { return float64(run.Repeated) }},
+	{Title: "producer late, ms", Unit: "late-ms", Verb: "%.0f", Pick: func(run wireRun) float64 { return yardstick.Milliseconds(run.Late) }},
+}
+
+// wireTask says what the runs of the wire part did.
+func (r *report) wireTask() string {
+	return fmt.Sprintf("latency in ms at %.0f effects/s of %d bytes, commit of the transaction to arrival of the call, %d lanes", r.WireRate, r.Body, wireLanes)
+}
+
 // wire lets every peer call for the effects that bench commits at a steady rate, in every round, in
 // turn.
 func (s *stage) wire(ctx context.Context, programs programs, report *report) (err error) {
