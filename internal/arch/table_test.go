@@ -63,7 +63,7 @@ var table = map[string]rule{
 	// The results of effects back to Kafka. It meets the ledger through the interface that it declares itself.
 	"outbox/relay": {
 		inside:  []string{"committed", "failpoint", "message", "outbox", "transact"},
-		outside: []string{"kgo", "kadm", "time"}, // lanes take turns
+		outside: []string{"kgo", "kadm", "time"},                         // lanes take turns
 		tests:   []string{"kfake", "schema", "outbox/ledger/ledgertest"}, // events are held against their published schema
 	},
 
