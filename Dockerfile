@@ -15,7 +15,7 @@ RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache
     go build -trimpath -ldflags "-s -w -X main.version=$VERSION -X main.commit=$COMMIT -X main.date=$DATE" \
     -o /out/processor ./cmd/processor
 
-# No shell and no package manager: CA certificates, time zones, and a user that is not root.
+# As deploy/image has it, which packs the image of a release. No shell and no package manager: CA certificates, time zones, and a user that is not root.
 FROM gcr.io/distroless/static-debian13:nonroot@sha256:e2e927ec666bae08560abb3c55d0659eceabb657f56b6782ab500a9fc7f555e3
 ARG VERSION=unknown COMMIT=unknown DATE=unknown
 LABEL org.opencontainers.image.title="Pawl processor" \

@@ -45,11 +45,11 @@ demo: setup build ## Kafka, an order stream, two processors, one killed in mid-t
 build: ## bin/processor, static, version stamped
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/processor ./cmd/processor
 
-image: ## Container image pawl/processor (needs a Docker engine)
+image: ## Container image pawl/processor for development (needs a Docker engine); make release makes that of a release
 	docker build --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) --build-arg DATE=$(DATE) \
 		-t pawl/processor:$(subst +,-,$(VERSION)) .
 
-release: ## dist: static binaries for linux amd64 and arm64, bills of materials, chart, checksums; the same commit gives the same bytes
+release: ## dist: static binaries for linux amd64 and arm64, bills of materials, chart, image, checksums; the same commit gives the same bytes
 	VERSION=$(VERSION) COMMIT=$(COMMIT) DATE=$(DATE) hack/release.sh dist
 
 clean: ## Remove what the other targets made here; downloads stay in the cache

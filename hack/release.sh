@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes what a release consists of, in the folder that is given: static binaries for Linux with the bill of materials of
-# each, the Helm chart, the image where a Docker engine answers, and checksums of all. The same commit and the same Go give
-# the same bytes, wherever and whenever; only the image's layers have times.
+# each, the Helm chart, the container image of all binaries, which takes no engine, with its digest, and checksums of all. The
+# same commit and the same Go give the same bytes, wherever and whenever.
 #
 #     VERSION=v1.2.3 COMMIT=... DATE=... hack/release.sh FOLDER      # make release sets them
 #     ARCHS=amd64 hack/release.sh FOLDER                             # fewer binaries
@@ -19,8 +19,10 @@ rm -rf "$out"
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 
+binaries=()
 for arch in ${ARCHS:-amd64 arm64}; do
 	name=processor_${VERSION}_linux_${arch}
+	binaries+=("$out/$name")
 	say "$name"
 	# Version, commit and date are ours: git's stamp would differ between a clone and an archive.
 	CGO_ENABLED=0 GOOS=linux GOARCH=$arch go build -v -trimpath -buildvcs=false \
@@ -41,13 +43,10 @@ chart=$(sed -n 's/^version: *//p' "$stage/pawl/Chart.yaml")
 chmod -R u=rwX,go=rX "$stage/pawl"
 tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="$DATE" --format=ustar -C "$stage" -cf - pawl | gzip -n -9 >"$out/pawl-$chart.tgz"
 
-if command -v docker >/dev/null && docker info >/dev/null 2>&1; then
-	say "image pawl/processor:$tag"
-	docker build --build-arg VERSION="$VERSION" --build-arg COMMIT="$COMMIT" --build-arg DATE="$DATE" -t "pawl/processor:$tag" .
-	docker image inspect --format '{{.Id}}' "pawl/processor:$tag" >"$out/image.txt"
-else
-	say "no Docker engine answers: no image. make image builds it elsewhere"
-fi
+say "image pawl/processor:$tag"
+# What stands in the chart's image.digest, by whichever name the image is pushed.
+go -C deploy/image run -trimpath . -tag "$tag" -version "$VERSION" -commit "$COMMIT" -date "$DATE" \
+	-out "$out/processor_${VERSION}_oci.tar" "${binaries[@]}" >"$out/image.txt"
 
 (cd "$out" && sha256sum -- * >"$stage/SHA256SUMS" && mv "$stage/SHA256SUMS" .)
 say "$(wc -l <"$out/SHA256SUMS") files in $out"

@@ -30,7 +30,10 @@ const root = "../.." // of the repository, seen from this package
 var elsewhere = map[string]string{
 	"kubectl":   "needs a cluster; the manifests and the chart are tested in deploy/helm",
 	"helm":      "needs a cluster; the manifests and the chart are tested in deploy/helm",
-	"docker":    "needs a Docker engine; Dockerfile and docker-compose.yml are tested in deploy/test",
+	"docker":    "needs a Docker engine; Dockerfile, docker-compose.yml and the image of a release are tested in deploy/test",
+	"podman":    "loads the image of a release, which deploy/test reads back",
+	"skopeo":    "needs a registry; the image of a release is read back in deploy/test",
+	"crane":     "needs a registry; the image of a release is read back in deploy/test",
 	"curl":      "calls a process at an address of the reader's; the tests of internal/admin make the same request",
 	"sha256sum": "checks a release; TestReleaseIsReproducible of deploy/test runs it",
 	"cat":       "shows a file that another command has made",

@@ -14,6 +14,9 @@ import (
 	"testing"
 )
 
+// stamp is what the releases of these tests are made of.
+var stamp = versionOf{Version: "v0.0.0-test", Commit: "0123456789abcdef", Date: "2026-01-02T03:04:05Z"}
+
 // Who doubts a release builds it again, elsewhere, and gets the same bytes. What others have written lies in one place for both builds, so only
 // our packages are compiled twice. The compiler's cache does not look at the folder: a comment at the end of each file, which changes no
 // line's number and no code, keeps it from answering with what the first build has made.
@@ -29,10 +32,10 @@ func TestReleaseIsReproducible(t *testing.T) {
 		}
 	}
 
-	name := "processor_v0.0.0-test_linux_" + runtime.GOARCH
+	name := "processor_" + stamp.Version + "_linux_" + runtime.GOARCH
 	files, err := os.ReadDir(first)
-	if err != nil || len(files) != 4 {
-		t.Fatalf("a release has a binary, its materials, the chart and the checksums, not %v: %v", files, err)
+	if err != nil || len(files) != 6 {
+		t.Fatalf("a release has a binary, its materials, the chart, the image, its digest and the checksums, not %v: %v", files, err)
 	}
 	for _, file := range files {
 		one, another := read(t, filepath.Join(first, file.Name())), read(t, filepath.Join(second, file.Name()))
@@ -43,6 +46,7 @@ func TestReleaseIsReproducible(t *testing.T) {
 
 	checkStatic(t, filepath.Join(first, name))
 	checkMaterials(t, filepath.Join(first, name+".cdx.json"))
+	checkImage(t, first)
 	check := exec.CommandContext(t.Context(), "sha256sum", "--check", "--strict", "SHA256SUMS")
 	check.Dir = first
 	if text, err := check.CombinedOutput(); err != nil {
@@ -78,7 +82,7 @@ func release(t *testing.T, folder string) (out, said string) {
 	t.Helper()
 	out = filepath.Join(t.TempDir(), "dist")
 	cmd := exec.CommandContext(t.Context(), filepath.Join(folder, "hack", "release.sh"), out)
-	cmd.Env = append(os.Environ(), "VERSION=v0.0.0-test", "COMMIT=0123456789abcdef", "DATE=2026-01-02T03:04:05Z", "ARCHS="+runtime.GOARCH)
+	cmd.Env = append(os.Environ(), "VERSION="+stamp.Version, "COMMIT="+stamp.Commit, "DATE="+stamp.Date, "ARCHS="+runtime.GOARCH)
 	text, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, text)
