@@ -17,6 +17,9 @@ func effects() *dashboard {
 		view{title: "On the topic, not in the ledger", unit: "short", description: "Offsets, markers included.", queries: []query{
 			{`sum(max by (lane) (processor_outbox_ingest_lag_offsets{job="$job"}))`, "offsets"},
 		}},
+		view{title: "Held endpoints", unit: "bool_yes_no", description: "Endpoints that an operator holds: their effects wait in the ledger.", queries: []query{
+			{`max by (sink) (processor_outbox_paused{job="$job"}) > 0`, "{{sink}}"},
+		}},
 	)
 	d.row("Calls", 8,
 		view{title: "By answer", unit: "reqps", queries: []query{{`job_sink_outcome:processor_outbox_attempts:rate1m{job="$job"} > 0`, "{{sink}} {{outcome}}"}}},

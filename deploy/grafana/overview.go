@@ -54,6 +54,9 @@ func overview() *dashboard {
 			{`sum by (kind) (increase(processor_rebalances_total{job="$job"}[5m]))`, "partitions {{kind}}"},
 			{`sum(increase(processor_session_rebuilds_total{job="$job"}[5m]))`, "sessions rebuilt"},
 		}},
+		view{title: "Paused by operators", unit: "s", description: "How long input or an endpoint has been paused. What is paused does not catch up by itself.", queries: []query{
+			{`max by (target) (processor_pause_age_seconds{job="$job"}) > 0`, "{{target}}"},
+		}},
 	)
 	return d
 }
