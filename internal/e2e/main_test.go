@@ -50,7 +50,7 @@ var (
 // older is the program of the commit before this one.
 var older = &program{commit: "HEAD~1"}
 
-// previous returns it, or skips the test where the clone has no such commit.
+// previous returns it, or skips the test where the clone has no such commit: hack/history.sh, a stage of CI, fetches it or says so.
 func previous(t testing.TB) *program {
 	t.Helper()
 	if text, err := exec.Command("git", "cat-file", "-e", older.commit).CombinedOutput(); err != nil {
