@@ -119,3 +119,16 @@ func TestScalerAsksForMetricsThatAreThere(t *testing.T) {
 		}
 	}
 }
+
+// A scaler takes pods away, and each one waits out the session timeout where nobody told it to leave.
+func TestNotesSayThatScalingDownIsSlow(t *testing.T) {
+	t.Parallel()
+	for leave, want := range map[bool]int{false: 1, true: 0} {
+		set := values(t, "everything.yaml")
+		change(set, leave, "leaveOnStop")
+		notes := install(t, set)["NOTES.txt"]
+		if strings.Count(notes, "until kafka.session_timeout has passed. KEDA takes pods away: set leaveOnStop") != want {
+			t.Errorf("with leaveOnStop %t the notes should say %d times that scaling down is slow:\n%s", leave, want, notes)
+		}
+	}
+}
