@@ -111,6 +111,7 @@ var table = map[string]rule{
 	// Everything about brokers that is not a transaction: connecting, preflight, topics, lag, offsets.
 	// Plain Go types in, so that no configuration format reaches it.
 	"kafka": {
+		inside:  []string{"redact"}, // of what brokers quote
 		outside: []string{"kgo", "kadm", "sync"},
 		tests:   []string{"kfake"},
 	},

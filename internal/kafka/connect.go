@@ -93,11 +93,11 @@ func (c Config) explainCredentials(ctx context.Context, err error) (detail, next
 		return "the listener does not want SASL, but kafka.sasl.mechanism is " + name,
 			"clear kafka.sasl.mechanism, or use the port of the SASL listener in kafka.brokers"
 	case name == mechanismOAuthBearer && (errors.Is(err, kerr.SaslAuthenticationFailed) || errors.As(err, &credentials)):
-		return fmt.Sprintf("the broker refuses the token of %s: %v", c.SASL.TokenFile, err), c.SASL.next()
+		return fmt.Sprintf("the broker refuses the token of %s: %s", c.SASL.TokenFile, c.SASL.hide(err.Error())), c.SASL.next()
 	case errors.Is(err, kerr.SaslAuthenticationFailed):
 		return fmt.Sprintf("the broker refuses user %q with %s", c.SASL.Username, name), c.SASL.next()
 	case errors.As(err, &credentials):
-		return credentials.Error(), "correct the file: it is read again for every connection"
+		return c.SASL.hide(credentials.Error()), "correct the file: it is read again for every connection"
 	default:
 		return "", ""
 	}

@@ -15,6 +15,8 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/oauth"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
+
+	"pawl/internal/redact"
 )
 
 // The mechanisms that SASL.Mechanism may name.
@@ -140,6 +142,20 @@ func (s *session) Challenge(response []byte) (bool, []byte, error) {
 		err = fmt.Errorf("the broker refuses the token: %s", clip(string(response)))
 	}
 	return done, next, &CredentialsError{Mechanism: s.mechanism, Err: err}
+}
+
+// hiddenMin is the least length of a secret that is looked for in what brokers say: anything shorter is there by chance.
+const hiddenMin = 12
+
+// hide takes our secret out of what a broker says, which may quote what we sent.
+func (s SASL) hide(text string) string {
+	var secrets []string
+	for _, read := range []func() (string, error){s.password, s.token} {
+		if secret, err := read(); err == nil && len(secret) >= hiddenMin { // what can't be read can't be sent, nor quoted
+			secrets = append(secrets, secret)
+		}
+	}
+	return redact.New(secrets).String(text)
 }
 
 func (s SASL) password() (string, error) {
