@@ -64,7 +64,7 @@ func (s *shown) add(where, text string) {
 }
 
 // check looks for every plant, in the forms that encoders give it.
-func (s *shown) check(t *testing.T) {
+func (s *shown) check(t *testing.T, plants map[string]string) {
 	t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -343,6 +343,7 @@ func TestSecretsAppearNowhere(t *testing.T) { // not in parallel: the exporter o
 	for name, text := range files {
 		seen.add("bundle "+name, text)
 	}
+	clean := map[string]bool{"top": true, "verify": true, "dlq": true} // what they have to show is shown
 	for _, args := range [][]string{
 		{"config", "print"},
 		{"config", "print", "-o", "json"},
@@ -351,6 +352,10 @@ func TestSecretsAppearNowhere(t *testing.T) { // not in parallel: the exporter o
 		{"lag"},
 		{"txn", "ls", "--all"},
 		{"dlq", "ls"},
+		{"dlq", "show", "0/0", "--bytes", "0"},
+		{"top", "--once", "--admin", address[1]},
+		{"top", "--admin", address[1], "-o", "json"},
+		{"verify"},
 		{"audit", "-o", "json"},
 		{"effects", "ls", "-o", "json"},
 		{"effects", "show", "0:0"},
@@ -360,8 +365,11 @@ func TestSecretsAppearNowhere(t *testing.T) { // not in parallel: the exporter o
 		{"config", "print", "--set", "endpoints.payments.url=https://anna:" + plants["user of an endpoint's URL"] + "@pay.example/charges"},
 		{"check", "--set", "kafka.sasl.pasword_file=" + plants["wrong connection string"]},
 	} {
-		command(args...)
+		if got := command(args...); clean[args[0]] && got.code != exitOK {
+			t.Errorf("%v: %+v", args, got)
+		}
 	}
+	orderEverything(t, base, seen, command)
 
 	stop()
 	select {
@@ -374,7 +382,7 @@ func TestSecretsAppearNowhere(t *testing.T) { // not in parallel: the exporter o
 	}
 	seen.add("the log", log.String())
 	seen.add("spans", g.spans.text["spans"])
-	seen.check(t)
+	seen.check(t, plants)
 	if spans := g.spans.text["spans"]; !strings.Contains(spans, "process vault.orders") || !strings.Contains(spans, "deliver payments") || !strings.Contains(log.String(), "I do not like") {
 		t.Errorf("the collector quoted %d requests; no spans, or no word of it in the log: the test shows nothing", g.collected.Load())
 	}
@@ -387,12 +395,66 @@ func TestSecretsAppearNowhere(t *testing.T) { // not in parallel: the exporter o
 	t.Logf("looked for %d plants in %d places; %d refusals and %d calls quoted them", len(plants), len(seen.text), g.refused.Load(), g.headers.Load())
 }
 
+// orderEverything gives each order that the operations HTTP takes, without the token, with a wrong one and with the right one, and
+// looks at what is told of it while it is in force and afterwards.
+func orderEverything(t *testing.T, base string, seen *shown, command func(...string) ran) {
+	t.Helper()
+	order := func(path, target string) {
+		t.Helper()
+		body := fmt.Sprintf(`{"target": %q, "reason": "a test", "actor": "ann"}`, target)
+		if target == "" {
+			body = `{"reason": "a test", "actor": "ann"}`
+		}
+		for _, token := range []string{"", "wrong", plants["token"]} {
+			code, text := ask(t, http.MethodPost, base+path, token, body)
+			seen.add("POST "+path, text)
+			known := code == http.StatusAccepted || code == http.StatusConflict // what is retried may be dead again before it is cancelled
+			if known != (token == plants["token"]) {
+				t.Errorf("POST %s answers %d %s", path, code, text)
+			}
+		}
+	}
+	list := func() {
+		t.Helper()
+		for _, path := range []string{"/api/v1/pauses", "/readyz?verbose"} {
+			_, text := get(t, base+path, "")
+			seen.add("GET "+path, text)
+		}
+		command("pause", "ls")
+		command("pause", "ls", "-o", "json")
+	}
+	order("/api/v1/hold", "endpoint/payments")
+	order("/api/v1/pause", "input/vault.orders")
+	list()
+	if told := command("pause", "ls"); told.code != exitOK || !strings.Contains(told.stdout, "endpoint/payments") || !strings.Contains(told.stdout, "input/vault.orders") {
+		t.Errorf("pause ls: %+v; want both", told)
+	}
+	order("/api/v1/effects/0:0/retry", "")
+	order("/api/v1/effects/0:0/cancel", "")
+	order("/api/v1/resume", "endpoint/payments")
+	order("/api/v1/resume", "input/vault.orders")
+	list()
+	command("effects", "audit", "-o", "json")
+	if told := command("effects", "audit"); told.code != exitOK || !strings.Contains(told.stdout, "retry") {
+		t.Errorf("effects audit: %+v; want the retry", told)
+	}
+	order("/api/v1/drain", "")
+}
+
 // get asks the operations HTTP; the headers of the answer count as shown.
 func get(t *testing.T, address, token string) (int, string) {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, nil)
+	return ask(t, http.MethodGet, address, token, "")
+}
+
+func ask(t *testing.T, method, address, token, body string) (int, string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, address, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
+	}
+	if body != "" {
+		request.Header.Set("Content-Type", "application/json")
 	}
 	if token != "" {
 		request.Header.Set("Authorization", "Bearer "+token)
