@@ -243,15 +243,20 @@ func (sc Screen) warnings(s Snapshot) []line {
 	return lines
 }
 
-// pausesLine names what operators have stopped: the targets first, because the line may be cut.
+// pausesLine names what operators have stopped: the targets first, then since when and for how long, because the line
+// may be cut and people write much.
 func pausesLine(s Snapshot) string {
 	names, whys := make([]string, len(s.Pauses)), make([]string, len(s.Pauses))
 	for i, p := range s.Pauses {
 		names[i] = p.Target
-		whys[i] = fmt.Sprintf("%s: %s, since %s", p.Actor, p.Reason, brief(s.At.Sub(p.Since)))
-		if !p.Expected.IsZero() && s.At.After(p.Expected) {
+		whys[i] = "since " + brief(s.At.Sub(p.Since))
+		switch {
+		case !p.Until.IsZero():
+			whys[i] += ", ends by itself in " + brief(p.Until.Sub(s.At))
+		case !p.Expected.IsZero() && s.At.After(p.Expected):
 			whys[i] += ", overdue by " + brief(s.At.Sub(p.Expected))
 		}
+		whys[i] += ", " + p.Actor + ": " + p.Reason
 	}
 	return "paused by operators: " + strings.Join(names, ", ") + " (" + strings.Join(whys, "; ") + ")"
 }

@@ -91,6 +91,25 @@ func TestScreensLookLikeThis(t *testing.T) {
 	}
 }
 
+// How long a pause has lasted and will last is seen on a terminal of 80 columns, however much was written about it.
+func TestPauseTellsWhenItEnds(t *testing.T) {
+	t.Parallel()
+	for want, one := range map[string]Pause{
+		"! paused by operators: input/orders/5 (since 5m00s, ends by itself in 12m00s, ":  {Until: noon.Add(12 * time.Minute), Expected: noon.Add(12 * time.Minute)},
+		"! paused by operators: input/orders/5 (since 5m00s, ends by itself in 0s, ann: ": {Until: noon.Add(-time.Second), Expected: noon.Add(-time.Second)},
+		"! paused by operators: input/orders/5 (since 5m00s, overdue by 2m00s, ann: ":     {Expected: noon.Add(-2 * time.Minute)},
+		"! paused by operators: input/orders/5 (since 5m00s, ann: a long story":           {Expected: noon.Add(time.Minute)},
+	} {
+		one.Target, one.Actor, one.Reason, one.Since = "input/orders/5", "ann", strings.Repeat("a long story, ", 20), noon.Add(-5*time.Minute)
+		s := busy(3)
+		s.Pauses = []Pause{one}
+		drawn := screen(80, 24).Draw(s)
+		if !strings.Contains(drawn, "\n"+want) {
+			t.Errorf("drawn is\n%s\nwant in it: %s", drawn, want)
+		}
+	}
+}
+
 // Without a terminal nothing is left out, and no key is offered.
 func TestPrintLeavesNothingOut(t *testing.T) {
 	t.Parallel()
