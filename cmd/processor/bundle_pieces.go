@@ -161,7 +161,7 @@ func (b *bundler) brokerPieces(whole context.Context) []bundle.Piece {
 	}
 	return []bundle.Piece{
 		piece("kafka/lag.json", func(ctx context.Context, connected *brokers) (any, string, error) {
-			report, err := findLag(ctx, connected, true)
+			report, err := findLag(ctx, connected, true, nil)
 			if err != nil {
 				return nil, "", err
 			}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strconv"
@@ -10,6 +11,7 @@ import (
 
 	"pawl/internal/app"
 	"pawl/internal/outbox/ledger"
+	"pawl/internal/pause"
 )
 
 func (c *cli) newEffectsCommand() *cobra.Command {
@@ -71,7 +73,10 @@ func (c *cli) newEffectsListCommand() *cobra.Command {
 		Long: `ls lists effects by state, lane and offset; without --state all but those that ended well. pending waits for its
 turn or is being sent, inflight is an at-most-once call that was begun, parked waits for its next attempt, for the
 effect before it with the same key, or for an operator; dead was given up, unknown may or may not have been made,
-conflict has a business key that was used with another body. done and duplicate ended well.`,
+conflict has a business key that was used with another body. done and duplicate ended well.
+
+Below the table stands one line for each endpoint that operators hold. That is read from the control topic, as
+` + "`processor pause ls`" + ` does; where the brokers are away or do not allow it, the list stands all the same.`,
 		Example: `  processor effects ls -c config.yaml
   processor effects ls --state parked --endpoint payments --older 1h
   processor effects ls --key customer-17 -o json
@@ -85,15 +90,12 @@ conflict has a business key that was used with another body. done and duplicate 
 			if group && flags.narrows() {
 				return usage(errors.New("--group counts everything: leave the other flags out"))
 			}
-			return c.withLedger(cmd, func(_ app.Config, l effectLedger) error {
-				if group {
-					backlogs, err := l.Summary(cmd.Context())
-					if err != nil {
-						return err
-					}
-					return c.renderBacklogs(backlogs)
+			return c.withLedger(cmd, func(conf app.Config, l effectLedger) error {
+				if err := c.listOrCount(cmd, l, filter, group); err != nil {
+					return err
 				}
-				return c.listEffects(cmd, l, filter)
+				c.tellHolds(cmd.Context(), conf, filter.Endpoint)
+				return nil
 			})
 		},
 	}
@@ -101,6 +103,47 @@ conflict has a business key that was used with another body. done and duplicate 
 	flags.add(cmd)
 	cmd.Flags().BoolVar(&group, "group", false, "count by endpoint instead")
 	return cmd
+}
+
+func (c *cli) listOrCount(cmd *cobra.Command, l effectLedger, filter ledger.Filter, group bool) error {
+	if !group {
+		return c.listEffects(cmd, l, filter)
+	}
+	backlogs, err := l.Summary(cmd.Context())
+	if err != nil {
+		return err
+	}
+	return c.renderBacklogs(backlogs)
+}
+
+// tellHolds says below a list of effects which endpoints operators hold, one or all. The ledger does not know that, and the
+// brokers may be away: the list stands by then. For machines there is `pause ls`.
+func (c *cli) tellHolds(ctx context.Context, conf app.Config, endpoint string) {
+	if c.output == outputJSON {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, pauseLookTimeout)
+	defer cancel()
+	set, err := c.findPauses(ctx, conf)
+	if err != nil {
+		c.tellUnknown(err.Error())
+		return
+	}
+	for _, p := range set.List() {
+		if name, is := p.Target.Endpoint(); is && (endpoint == "" || endpoint == name) {
+			fmt.Fprintln(c.stderr, printable(p.String()))
+		}
+	}
+}
+
+// findPauses gives what is paused over a connection of its own.
+func (c *cli) findPauses(ctx context.Context, conf app.Config) (pause.Set, error) {
+	b, err := c.connectTo(ctx, conf)
+	if err != nil {
+		return nil, fmt.Errorf("what is held is not known: %w", err)
+	}
+	defer b.close()
+	return b.lookAtPauses(ctx, c.tellIgnored(conf))
 }
 
 func (c *cli) newEffectsDeadListCommand() *cobra.Command {

@@ -8,11 +8,15 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"pawl/internal/app"
 	"pawl/internal/message"
@@ -224,6 +228,50 @@ func TestEffectsAreListedAndShown(t *testing.T) {
 	}
 	if len(shown) != 2 || string(shown[0].Body) != `{"amount":1}` || string(shown[0].Response.Body) != "no\x1b" || shown[0].History[0].HTTPStatus != 422 || shown[1].Effect != "2:7" {
 		t.Errorf("shown as JSON: %+v", shown)
+	}
+}
+
+// Effects of an endpoint that is held wait for a person, which their list does not show otherwise.
+func TestEffectsAreListedWithWhatIsHeld(t *testing.T) {
+	t.Parallel()
+	y := newYard(t, kfake.SeedTopics(1, "shop.control"))
+	o := newOffice(t, y.cluster.ListenAddrs()[0])
+	config := string(readFile(t, o.config)) + `endpoints: {payments: {url: "https://bank.example/charges"}, refunds: {url: "https://bank.example/refunds"}}` + "\n"
+	if err := os.WriteFile(o.config, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o.want(0, "1:42 ", "", "effects", "ls")
+	if got := o.run("effects", "ls"); got.stderr != "" {
+		t.Errorf("nothing is held: %+v", got)
+	}
+	o.want(0, "ordered: hold", "", "hold", "endpoint/payments", "endpoint/refunds", "--reason", "the \x1b bank", "--yes")
+	o.want(0, "ordered: pause", "", "pause", "input", "--reason", "refill", "--yes")
+	line := regexp.MustCompile(`^endpoint/(payments|refunds) is paused since [0-9TZ:-]+ by anna@[^ ]+: the \. bank$`)
+	for args, want := range map[string]int{"": 2, "--group": 2, "--endpoint refunds": 1, "--endpoint mail": 0, "-o json": 0} {
+		got := o.want(0, "payments", "", append([]string{"effects", "ls"}, strings.Fields(args)...)...)
+		lines := slices.Collect(strings.Lines(got.stderr))
+		for _, one := range lines {
+			if !line.MatchString(strings.TrimSuffix(one, "\n")) {
+				t.Errorf("%s: %q", args, one)
+			}
+		}
+		if len(lines) != want {
+			t.Errorf("%s: %d lines, want %d:\n%s", args, len(lines), want, got.stderr)
+		}
+	}
+	fault := y.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Topic: "shop.control", Err: kerr.TopicAuthorizationFailed, Count: -1})
+	got := o.want(0, "1:42 ", "warning: what is paused is not known: read control topic shop.control: TOPIC_AUTHORIZATION_FAILED", "effects", "ls")
+	if fault.Hits() == 0 || strings.Count(got.stderr, "\n") != 1 {
+		t.Errorf("%d refusals, and it said\n%s", fault.Hits(), got.stderr)
+	}
+}
+
+// The list is the ledger's, and stands while the brokers are away.
+func TestEffectsAreListedWithoutBrokers(t *testing.T) {
+	t.Parallel()
+	got := newOffice(t).want(0, "1:42 ", "warning: what is held is not known: connect to kafka: nothing listens at 127.0.0.1:1", "effects", "ls")
+	if strings.Count(got.stderr, "\n") != 1 {
+		t.Errorf("it said\n%s", got.stderr)
 	}
 }
 

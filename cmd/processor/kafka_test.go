@@ -11,11 +11,14 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"pawl/internal/app"
 	"pawl/internal/kafka"
+	"pawl/internal/pause"
 	"pawl/internal/testkit/golden"
 )
 
@@ -176,10 +179,10 @@ func TestLagTellsWhatHoldsRecordsBack(t *testing.T) {
 		{Topic: "logs", Partition: 1, Committed: 4, Stable: 6, End: 6, Lag: 2, Oldest: now.Add(-time.Minute)},
 	}, true, now)
 	var text strings.Builder
-	if err := newCLI(strings.NewReader(""), &text, &text, nil).lagTable(report, true).write(&text); err != nil {
+	if err := newCLI(strings.NewReader(""), &text, &text, nil).lagTable(report, true, now).write(&text); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"3m0s (held back by an open transaction, see processor txn ls --all)\n", "1m0s\n"} {
+	for _, want := range []string{"3m0s    held back by an open transaction, see processor txn ls --all\n", "1m0s\n"} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("printed is\n%s\nwant in it: %s", text.String(), want)
 		}
@@ -209,6 +212,78 @@ func TestLagCommand(t *testing.T) {
 	var report lagReport
 	if err := json.Unmarshal([]byte(y.run("lag", "-o", "json").stdout), &report); err != nil || report.Lag != 0 {
 		t.Errorf("all is committed, lag %d, %v", report.Lag, err)
+	}
+}
+
+// A partition that nobody reads because somebody said so looks like an outage, unless it is told.
+func TestLagTellsWhatIsPaused(t *testing.T) {
+	t.Parallel()
+	y := newYard(t)
+	y.fit()
+	y.write(5)
+	for _, order := range [][]string{
+		{"pause", "input/logs", "--reason", "refill", "--yes"},
+		{"pause", "input/logs/1", "--reason", "bad \x1b data", "--for", "2h", "--yes"},
+	} {
+		if got := y.run(order...); got.code != 0 {
+			t.Fatalf("%v: %+v", order, got)
+		}
+	}
+	got := y.run("lag")
+	wide := regexp.MustCompile(`(?m)^logs +0 .* paused by input/logs \(.+: refill\): until it is resumed$`)
+	narrow := regexp.MustCompile(`(?m)^logs +1 .* paused by input/logs/1 \(.+: bad \. data\): until [0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]{8}$`)
+	if got.code != 0 || got.stderr != "" || !wide.MatchString(got.stdout) || !narrow.MatchString(got.stdout) {
+		t.Errorf("%+v", got)
+	}
+	var report lagReport
+	if err := json.Unmarshal([]byte(y.run("lag", "-o", "json").stdout), &report); err != nil || report.PausesError != "" || len(report.Partitions) != 2 {
+		t.Fatalf("%+v, %v", report, err)
+	}
+	for i, want := range []pause.Target{"input/logs", "input/logs/1"} {
+		if p := report.Partitions[i].Paused; p == nil || p.Target != want || p.Until.IsZero() != (i == 0) {
+			t.Errorf("partition %d: paused is %+v, want %s", i, p, want)
+		}
+	}
+	if got := y.run("resume", "input/logs", "--reason", "full", "--yes"); got.code != 0 {
+		t.Fatalf("%+v", got)
+	}
+	if got := y.run("lag"); wide.MatchString(got.stdout) || !narrow.MatchString(got.stdout) {
+		t.Errorf("what was resumed is still paused: %+v", got)
+	}
+}
+
+// Who may see the lag need not be allowed to see what is paused.
+func TestLagGoesOnWithoutKnowingWhatIsPaused(t *testing.T) {
+	t.Parallel()
+	for name, key := range map[string]kmsg.Key{"no Read": kmsg.Fetch, "no Write": kmsg.Produce} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			y := newYard(t)
+			y.fit()
+			y.write(5)
+			fault := y.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{key}, Topic: "yard.control", Err: kerr.TopicAuthorizationFailed, Count: -1})
+			got := y.run("lag")
+			if fault.Hits() == 0 {
+				t.Error("nothing was refused")
+			}
+			if got.code != 0 || !strings.Contains(got.stdout, "total                               5     0\n") ||
+				!strings.HasPrefix(got.stderr, "warning: what is paused is not known: ") || !strings.Contains(got.stderr, "TOPIC_AUTHORIZATION_FAILED") || strings.Count(got.stderr, "\n") != 1 {
+				t.Errorf("%+v", got)
+			}
+			var report lagReport
+			if err := json.Unmarshal([]byte(y.run("lag", "-o", "json").stdout), &report); err != nil || report.Lag != 5 || !strings.Contains(report.PausesError, "TOPIC_AUTHORIZATION_FAILED") {
+				t.Errorf("%+v, %v", report, err)
+			}
+		})
+	}
+}
+
+func TestLagReasonTellsAllThatHoldsAPartition(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
+	lag := partitionLag{Reason: "held back", Paused: &pause.Pause{Target: pause.AllInput, Actor: "anna", Reason: "refill", Expected: now.Add(-5 * time.Minute)}}
+	if got, want := lag.why(now), "paused by input (anna: refill): until it is resumed, overdue by 5m0s; held back"; got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

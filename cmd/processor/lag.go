@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"pawl/internal/kafka"
+	"pawl/internal/pause"
 )
 
 // lagReport is what `lag -o json` prints.
@@ -19,6 +20,8 @@ type lagReport struct {
 	Lag        int64          `json:"lag"`  // of all partitions
 	Held       int64          `json:"held"` // part of it that open transactions upstream hold back
 	Partitions []partitionLag `json:"partitions"`
+
+	PausesError string `json:"pauses_error,omitempty"` // why it is not known what is paused
 }
 
 type partitionLag struct {
@@ -27,6 +30,8 @@ type partitionLag struct {
 	Seconds *float64 `json:"seconds,omitempty"` // age of the oldest record that waits; with --seconds
 	Reason  string   `json:"reason,omitempty"`  // why it waits, where that is not this service; with --seconds
 	Error   string   `json:"error,omitempty"`
+
+	Paused *pause.Pause `json:"paused,omitempty"` // by operators: the narrowest pause that keeps it from being read
 }
 
 func (c *cli) newLagCommand() *cobra.Command {
@@ -42,6 +47,10 @@ producers holds back; see processor txn ls.
 
 With --seconds, one record per partition is read to tell how long the oldest has been waiting, and
 for what, where it is not for the service.
+
+REASON says what operators have paused, by whom, why and until when. It is read from the control
+topic as processor pause ls does, which takes Read and Write on it; where that is not allowed, the
+command says so and shows the rest.
 
 Exit code 3: the lag is above --max.`,
 		Args: cobra.NoArgs,
@@ -61,12 +70,15 @@ func (c *cli) lag(cmd *cobra.Command, seconds bool, most int64) error {
 		return err
 	}
 	defer b.close()
-	report, err := findLag(cmd.Context(), b, seconds)
+	report, err := findLag(cmd.Context(), b, seconds, c.tellIgnored(b.conf))
 	if err != nil {
 		return err
 	}
-	if err := c.render(report, c.lagTable(report, seconds)); err != nil {
+	if err := c.render(report, c.lagTable(report, seconds, time.Now())); err != nil {
 		return err
+	}
+	if report.PausesError != "" {
+		c.tellUnknown(report.PausesError)
 	}
 	if err := report.err(); err != nil {
 		return err
@@ -77,8 +89,8 @@ func (c *cli) lag(cmd *cobra.Command, seconds bool, most int64) error {
 	return nil
 }
 
-// findLag asks how far behind the service is; with seconds, for how long, too.
-func findLag(ctx context.Context, b *brokers, seconds bool) (lagReport, error) {
+// findLag asks how far behind the service is and what is paused; with seconds, for how long, too. ignored may be nil.
+func findLag(ctx context.Context, b *brokers, seconds bool, ignored func(pause.Ignored)) (lagReport, error) {
 	lags, err := kafka.Lag(ctx, b.admin, b.conf.Group(), b.inputs())
 	if err == nil && seconds {
 		err = kafka.AddOldest(ctx, b.kafka, lags)
@@ -86,7 +98,25 @@ func findLag(ctx context.Context, b *brokers, seconds bool) (lagReport, error) {
 	if err != nil {
 		return lagReport{}, err
 	}
-	return newLagReport(b.conf.Group(), lags, seconds, time.Now()), nil
+	report := newLagReport(b.conf.Group(), lags, seconds, time.Now())
+	if len(lags) > 0 {
+		report.addPauses(b.lookAtPauses(ctx, ignored))
+	}
+	return report, nil
+}
+
+// addPauses marks what operators have paused.
+func (r *lagReport) addPauses(set pause.Set, err error) {
+	if err != nil {
+		r.PausesError = err.Error()
+		return
+	}
+	for i := range r.Partitions {
+		lag := &r.Partitions[i]
+		if p, paused := set.Input(lag.Topic, lag.Partition); paused && lag.Err == nil {
+			lag.Paused = &p
+		}
+	}
 }
 
 // err tells of the partitions that could not be looked at.
@@ -134,11 +164,12 @@ func newLagReport(group string, lags []kafka.PartitionLag, seconds bool, now tim
 	return report
 }
 
-func (c *cli) lagTable(report lagReport, seconds bool) table {
+func (c *cli) lagTable(report lagReport, seconds bool, now time.Time) table {
 	t := table{header: []string{"TOPIC", "PARTITION", "COMMITTED", "END", "LAG", "HELD"}, empty: "no input partitions"}
 	if seconds {
 		t.header = append(t.header, "OLDEST")
 	}
+	t.header = append(t.header, "REASON")
 	for _, lag := range report.Partitions {
 		if lag.Error != "" {
 			t.rows = append(t.rows, []string{lag.Topic, "-", "-", "-", "-", "-"}) // the error says the rest
@@ -146,18 +177,33 @@ func (c *cli) lagTable(report lagReport, seconds bool) table {
 		}
 		row := []string{lag.Topic, strconv.Itoa(int(lag.Partition)), offset(lag.Committed), offset(lag.End), c.number(lag.Lag, yellow), c.number(lag.Held, red)}
 		if lag.Seconds != nil {
-			oldest := age(time.Duration(*lag.Seconds * float64(time.Second)))
-			if lag.Reason != "" {
-				oldest += " (" + lag.Reason + ")"
-			}
-			row = append(row, oldest)
+			row = append(row, age(time.Duration(*lag.Seconds*float64(time.Second))))
 		}
-		t.rows = append(t.rows, row)
+		t.rows = append(t.rows, append(row, lag.why(now)))
 	}
 	if len(report.Partitions) > 1 {
 		t.rows = append(t.rows, []string{"total", "", "", "", c.number(report.Lag, yellow), c.number(report.Held, red)})
 	}
 	return t
+}
+
+// why says what a partition waits for, where that is not this service.
+func (l partitionLag) why(now time.Time) string {
+	if l.Paused == nil {
+		return l.Reason
+	}
+	p, until := l.Paused, "until it is resumed"
+	switch overdue := p.Overdue(now); {
+	case !p.Until.IsZero():
+		until = "until " + p.Until.Local().Format(time.DateTime)
+	case overdue > 0:
+		until += ", overdue by " + overdue.Round(time.Second).String()
+	}
+	paused := fmt.Sprintf("paused by %s (%s: %s): %s", p.Target, printable(p.Actor), printable(p.Reason), until)
+	if l.Reason == "" {
+		return paused
+	}
+	return paused + "; " + l.Reason
 }
 
 // number paints what is not 0.

@@ -8,13 +8,16 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/twmb/franz-go/pkg/kerr"
 
 	"pawl/internal/app"
 	"pawl/internal/pause"
 )
 
-// pauseAskTimeout is for the brokers to say what is paused.
-const pauseAskTimeout = 30 * time.Second
+const (
+	pauseAskTimeout  = 30 * time.Second // for the brokers to say what is paused
+	pauseLookTimeout = 10 * time.Second // the same, where a command shows it beside something else
+)
 
 func (c *cli) newPauseCommand() *cobra.Command {
 	cmd := c.newPauseOrderCommand(app.PauseInput, &cobra.Command{
@@ -100,37 +103,73 @@ func (c *cli) withPauses(cmd *cobra.Command, do func(*brokers, *pause.Board) err
 		return err
 	}
 	defer b.close()
+	return b.withBoard(cmd.Context(), pauseAskTimeout, c.tellIgnored(b.conf), func(board *pause.Board) error { return do(b, board) })
+}
+
+// tellIgnored warns of notes that can't be read.
+func (c *cli) tellIgnored(conf app.Config) func(pause.Ignored) {
+	return func(i pause.Ignored) {
+		fmt.Fprintf(c.stderr, "%s the note %s in %s can't be read and is ignored: %v\n", c.paint(c.stderr, yellow, "warning:"), i.Key, conf.ControlTopic(), i.Err)
+	}
+}
+
+// withBoard reads what is paused and runs what is to be done.
+func (b *brokers) withBoard(ctx context.Context, timeout time.Duration, ignored func(pause.Ignored), do func(*pause.Board) error) error {
 	options, err := b.kafka.Options()
 	if err != nil {
 		return usage(err)
 	}
+	asking, enough := context.WithTimeout(ctx, timeout)
+	defer enough()
 	var trouble error // of the board's goroutine, until that has ended
 	board, err := b.conf.OpenPauses(options, pause.Hooks{
-		Retrying: func(err error) { trouble = err },
-		Ignored: func(i pause.Ignored) {
-			fmt.Fprintf(c.stderr, "%s the note %s in %s can't be read and is ignored: %v\n", c.paint(c.stderr, yellow, "warning:"), i.Key, b.conf.ControlTopic(), i.Err)
+		Retrying: func(err error) {
+			trouble = err
+			if errors.Is(err, kerr.TopicAuthorizationFailed) {
+				enough() // it will not be allowed by waiting
+			}
 		},
+		Ignored: ignored,
 	})
 	if err != nil {
 		return err
 	}
 	defer board.Close()
-	ctx, cancel := context.WithCancel(cmd.Context())
+	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() { done <- board.Run(ctx) }()
-	asking, enough := context.WithTimeout(ctx, pauseAskTimeout)
 	err = board.Refresh(asking)
-	enough()
 	known := err == nil
 	if known {
-		err = do(b, board)
+		err = do(board)
 	}
 	cancel()
 	err = errors.Join(err, <-done)
-	if !known && trouble != nil {
+	switch {
+	case known || trouble == nil || asking.Err() == nil:
+		return err // nobody waited for what went wrong behind it
+	case errors.Is(trouble, kerr.TopicAuthorizationFailed):
+		return trouble
+	default:
 		return fmt.Errorf("%w; %w", err, trouble)
 	}
-	return err
+}
+
+// lookAtPauses gives what is paused to a command that shows it beside something else, and goes on without.
+func (b *brokers) lookAtPauses(ctx context.Context, ignored func(pause.Ignored)) (set pause.Set, err error) {
+	err = b.withBoard(ctx, pauseLookTimeout, ignored, func(board *pause.Board) error {
+		set = board.Set()
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("what is paused is not known: %w", err)
+	}
+	return set, nil
+}
+
+// tellUnknown says in one line why what is paused is not shown.
+func (c *cli) tellUnknown(why string) {
+	fmt.Fprintf(c.stderr, "%s %s\n", c.paint(c.stderr, yellow, "warning:"), printable(strings.ReplaceAll(why, "\n", "; ")))
 }
 
 func (c *cli) orderPauses(ctx context.Context, board *pause.Board, plans []app.PausePlan) error {
