@@ -6,7 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,6 +21,7 @@ import (
 	"pawl/internal/app"
 	"pawl/internal/kafka"
 	"pawl/internal/pause"
+	"pawl/internal/testkit"
 	"pawl/internal/testkit/golden"
 )
 
@@ -182,7 +185,7 @@ func TestLagTellsWhatHoldsRecordsBack(t *testing.T) {
 	if err := newCLI(strings.NewReader(""), &text, &text, nil).lagTable(report, true, now).write(&text); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"3m0s    held back by an open transaction, see processor txn ls --all\n", "1m0s\n"} {
+	for _, want := range []string{"3m0s           held back by an open transaction, see processor txn ls --all\n", "1m0s\n"} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("printed is\n%s\nwant in it: %s", text.String(), want)
 		}
@@ -284,6 +287,123 @@ func TestLagReasonTellsAllThatHoldsAPartition(t *testing.T) {
 	lag := partitionLag{Reason: "held back", Paused: &pause.Pause{Target: pause.AllInput, Actor: "anna", Reason: "refill", Expected: now.Add(-5 * time.Minute)}}
 	if got, want := lag.why(now), "paused by input (anna: refill): until it is resumed, overdue by 5m0s; held back"; got != want {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// join lets a member into the group of yard and returns when it reads, which takes a record in partition 0.
+func (y *yard) join(name string, opts ...kgo.Opt) *kgo.Client {
+	y.t.Helper()
+	client, err := kgo.NewClient(append([]kgo.Opt{
+		kgo.SeedBrokers(y.cluster.ListenAddrs()...), kgo.ClientID(name), kgo.ConsumerGroup("yard"), kgo.ConsumeTopics("logs"), kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()), kgo.DisableAutoCommit(),
+	}, opts...)...)
+	if err != nil {
+		y.t.Fatal(err)
+	}
+	y.t.Cleanup(client.Close)
+	if fetches := client.PollFetches(y.t.Context()); fetches.Err() != nil || fetches.NumRecords() == 0 {
+		y.t.Fatalf("%s read nothing: %v", name, fetches.Err())
+	}
+	return client
+}
+
+// owners gives that of each partition as the table shows it.
+func (y *yard) owners() (shown []string) {
+	y.t.Helper()
+	var report lagReport
+	if got := y.run("lag", "-o", "json"); json.Unmarshal([]byte(got.stdout), &report) != nil || got.stderr != "" {
+		y.t.Fatalf("%+v", got)
+	}
+	for _, lag := range report.Partitions {
+		shown = append(shown, lag.Owner.String())
+	}
+	return shown
+}
+
+func TestLagTellsWhoHasAPartition(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		opts  []kgo.Opt
+		owner string
+	}{
+		"lane":     {[]kgo.Opt{kgo.InstanceID("yard.one.3")}, "one lane 3"},
+		"stranger": {nil, "a.guest"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			y := newYard(t)
+			y.fit()
+			y.write(1)
+			if got := y.owners(); !slices.Equal(got, []string{"", ""}) {
+				t.Errorf("nobody is there, the owners are %q", got)
+			}
+			member := y.join("a.guest", test.opts...)
+			testkit.WaitFor(t, time.Minute, "both partitions to have their owner", func() bool { return slices.Equal(y.owners(), []string{test.owner, test.owner}) })
+			y.wantOwner(0, test.owner)
+			y.wantOwner(1, test.owner)
+			member.Close()
+			if name == "stranger" { // a static member stays until its session times out
+				testkit.WaitFor(t, time.Minute, "nobody to have a partition", func() bool { return slices.Equal(y.owners(), []string{"", ""}) })
+			}
+		})
+	}
+}
+
+// wantOwner looks into the table.
+func (y *yard) wantOwner(partition int, owner string) {
+	y.t.Helper()
+	row := regexp.MustCompile(fmt.Sprintf(`(?m)^logs +%d .* 0  %s$`, partition, owner))
+	if got := y.run("lag"); got.code != 0 || !row.MatchString(got.stdout) {
+		y.t.Errorf("no row %s in %+v", row, got)
+	}
+}
+
+// Groups of the consumer protocol are described by another request. The fake's own answer to it has ids of topics and no names,
+// which brokers give; so it is given here.
+func TestLagTellsWhoHasAPartitionUnderTheConsumerProtocol(t *testing.T) {
+	t.Parallel()
+	y := newYard(t)
+	y.fit()
+	var asked atomic.Int32
+	y.cluster.ControlKey(int16(kmsg.ConsumerGroupDescribe), func(ask kmsg.Request) (kmsg.Response, error, bool) {
+		y.cluster.KeepControl()
+		asked.Add(1)
+		group := kmsg.NewConsumerGroupDescribeResponseGroup()
+		group.Group, group.State = "yard", "Stable"
+		for partition, instance := range []string{"yard.one.0", "yard.two.1"} {
+			member := kmsg.NewConsumerGroupDescribeResponseGroupMember()
+			assigned, target := kmsg.NewAssignmentTopicPartition(), kmsg.NewAssignmentTopicPartition()
+			assigned.Topic, assigned.Partitions = "logs", []int32{int32(partition)}
+			target.Topic, target.Partitions = "logs", []int32{int32(1 - partition)} // what it is to have, and has not yet
+			member.InstanceID, member.MemberID = &instance, instance
+			member.Assignment.TopicPartitions, member.TargetAssignment.TopicPartitions = []kmsg.AssignmentTopicPartition{assigned}, []kmsg.AssignmentTopicPartition{target}
+			group.Members = append(group.Members, member)
+		}
+		answer := ask.ResponseKind().(*kmsg.ConsumerGroupDescribeResponse)
+		answer.Groups = append(answer.Groups, group)
+		return answer, nil, true
+	})
+	if got := y.owners(); !slices.Equal(got, []string{"one lane 0", "two lane 1"}) || asked.Load() == 0 {
+		t.Errorf("the owners are %q, asked %d times", got, asked.Load())
+	}
+}
+
+func TestOwnerIsReadFromTheNameOfTheMember(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		member kafka.Member
+		want   string
+	}{
+		{kafka.Member{Instance: "big.yard.one.12"}, "one lane 12"},
+		{kafka.Member{Instance: "big.yard.one.x", Client: "c"}, "big.yard.one.x"},
+		{kafka.Member{Instance: "yard.one.1", Client: "c"}, "yard.one.1"},
+		{kafka.Member{Instance: "big.yard.12", Client: "c"}, "big.yard.12"},
+		{kafka.Member{Client: "big.yard.one", ID: "an \x1b id"}, "big.yard.one"},
+		{kafka.Member{Client: "\x1b[2J", Host: "/10.0.0.7", ID: "a"}, ".[2J"},
+	} {
+		o := newOwner("big.yard", test.member)
+		if got := o.String(); got != test.want || o.Host != test.member.Host || (o.Lane == nil) != (o.Instance == "") {
+			t.Errorf("%+v: got %q, want %q", test.member, got, test.want)
+		}
 	}
 }
 

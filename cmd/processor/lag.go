@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -31,7 +33,38 @@ type partitionLag struct {
 	Reason  string   `json:"reason,omitempty"`  // why it waits, where that is not this service; with --seconds
 	Error   string   `json:"error,omitempty"`
 
+	Owner  *owner       `json:"owner,omitempty"`  // the member of the group that has it, where one does
 	Paused *pause.Pause `json:"paused,omitempty"` // by operators: the narrowest pause that keeps it from being read
+}
+
+// owner is a member of the group: a lane of a process of ours, or else whoever it is.
+type owner struct {
+	Member   string `json:"member"`             // its static name, or else its client id
+	Instance string `json:"instance,omitempty"` // of ours
+	Lane     *int   `json:"lane,omitempty"`
+	Host     string `json:"host"`
+}
+
+// newOwner reads the name <application>.<instance>.<lane>. An instance has no dot in it.
+func newOwner(application string, member kafka.Member) *owner {
+	o := &owner{Member: cmp.Or(member.Instance, member.Client), Host: member.Host}
+	rest, ours := strings.CutPrefix(member.Instance, application+".")
+	instance, number, named := strings.Cut(rest, ".")
+	if lane, err := strconv.Atoi(number); ours && named && err == nil {
+		o.Instance, o.Lane = instance, &lane
+	}
+	return o
+}
+
+func (o *owner) String() string {
+	switch {
+	case o == nil:
+		return ""
+	case o.Lane == nil:
+		return printable(o.Member)
+	default:
+		return fmt.Sprintf("%s lane %d", printable(o.Instance), *o.Lane)
+	}
 }
 
 func (c *cli) newLagCommand() *cobra.Command {
@@ -47,6 +80,9 @@ producers holds back; see processor txn ls.
 
 With --seconds, one record per partition is read to tell how long the oldest has been waiting, and
 for what, where it is not for the service.
+
+OWNER is the instance and the lane that has the partition, as the group says, under either protocol;
+it is empty where nobody has it, such as while the group rebalances.
 
 REASON says what operators have paused, by whom, why and until when. It is read from the control
 topic as processor pause ls does, which takes Read and Write on it; where that is not allowed, the
@@ -98,11 +134,28 @@ func findLag(ctx context.Context, b *brokers, seconds bool, ignored func(pause.I
 	if err != nil {
 		return lagReport{}, err
 	}
+	_, members, err := kafka.Members(ctx, b.admin, b.conf.Group())
+	if err != nil {
+		return lagReport{}, err
+	}
 	report := newLagReport(b.conf.Group(), lags, seconds, time.Now())
+	report.addOwners(b.conf.Application, members)
 	if len(lags) > 0 {
 		report.addPauses(b.lookAtPauses(ctx, ignored))
 	}
 	return report, nil
+}
+
+// addOwners tells who has each partition.
+func (r *lagReport) addOwners(application string, members []kafka.Member) {
+	for i := range r.Partitions {
+		lag := &r.Partitions[i]
+		for _, member := range members {
+			if lag.Err == nil && member.Owns.Lookup(lag.Topic, lag.Partition) {
+				lag.Owner = newOwner(application, member)
+			}
+		}
+	}
 }
 
 // addPauses marks what operators have paused.
@@ -169,7 +222,7 @@ func (c *cli) lagTable(report lagReport, seconds bool, now time.Time) table {
 	if seconds {
 		t.header = append(t.header, "OLDEST")
 	}
-	t.header = append(t.header, "REASON")
+	t.header = append(t.header, "OWNER", "REASON")
 	for _, lag := range report.Partitions {
 		if lag.Error != "" {
 			t.rows = append(t.rows, []string{lag.Topic, "-", "-", "-", "-", "-"}) // the error says the rest
@@ -179,7 +232,7 @@ func (c *cli) lagTable(report lagReport, seconds bool, now time.Time) table {
 		if lag.Seconds != nil {
 			row = append(row, age(time.Duration(*lag.Seconds*float64(time.Second))))
 		}
-		t.rows = append(t.rows, append(row, lag.why(now)))
+		t.rows = append(t.rows, append(row, lag.Owner.String(), lag.why(now)))
 	}
 	if len(report.Partitions) > 1 {
 		t.rows = append(t.rows, []string{"total", "", "", "", c.number(report.Lag, yellow), c.number(report.Held, red)})

@@ -262,6 +262,11 @@ func TestRealOffsetsOfALivingGroupAreRefused(t *testing.T) {
 			if !errors.As(err, &live) || len(live.Members) != 1 {
 				t.Fatalf("got %v", err)
 			}
+			for partition := range int32(2) {
+				if owns := live.Members[0].Owns; !owns.Lookup(o.in, partition) {
+					t.Errorf("the member owns %v, want %s/%d", owns, o.in, partition)
+				}
+			}
 			failing(t, SetOffsets(short(t), o.admin, o.spec.Group, early, testMetadata), "a member has joined the group meanwhile")
 		})
 	}

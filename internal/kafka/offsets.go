@@ -89,6 +89,8 @@ type Member struct {
 	Instance string `json:"instance,omitempty"` // of a static member
 	Client   string `json:"client"`
 	Host     string `json:"host"`
+
+	Owns kadm.TopicsSet `json:"-"` // the partitions that are assigned to it
 }
 
 // LiveGroupError says that a group has members, so that its offsets are not ours to move.
@@ -278,7 +280,13 @@ func Members(ctx context.Context, admin *kadm.Client, group string) (state strin
 	}
 	for i := range described.Members {
 		from := &described.Members[i]
-		members = append(members, Member{ID: from.MemberID, Instance: text(from.InstanceID), Client: from.ClientID, Host: from.ClientHost})
+		owns := kadm.TopicsSet{}
+		if assigned, is := from.Assigned.AsConsumer(); is {
+			for _, one := range assigned.Topics {
+				owns.Add(one.Topic, one.Partitions...)
+			}
+		}
+		members = append(members, Member{ID: from.MemberID, Instance: text(from.InstanceID), Client: from.ClientID, Host: from.ClientHost, Owns: owns})
 	}
 	if len(members) > 0 {
 		return described.State, members, nil
@@ -296,7 +304,7 @@ func Members(ctx context.Context, admin *kadm.Client, group string) (state strin
 	}
 	for i := range modern.Members {
 		from := &modern.Members[i]
-		members = append(members, Member{ID: from.MemberID, Instance: text(from.InstanceID), Client: from.ClientID, Host: from.ClientHost})
+		members = append(members, Member{ID: from.MemberID, Instance: text(from.InstanceID), Client: from.ClientID, Host: from.ClientHost, Owns: from.Assignment})
 	}
 	return modern.State, members, nil
 }
