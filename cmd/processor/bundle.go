@@ -46,8 +46,8 @@ func (c *cli) newBundleCommand() *cobra.Command {
 		Use:   "bundle",
 		Short: "Collect what an incident needs into one archive without secrets or payloads",
 		Long: `bundle writes one .tar.gz for whoever has to find out what happened: the configuration with the origin of each
-value, versions, and of each process its status with its partitions, its health and its metrics; lag, open
-transactions and what the preflight finds; how many effects wait for each endpoint and what operators ordered; the
+value, versions, and of each process its status with its partitions, its last transactions with what ended them, its
+health and its metrics; lag, owners and pauses, open transactions and what the preflight finds; how many effects wait for each endpoint and what operators ordered; the
 end of log files; and with --verify what processor verify says of the inputs since --since.
 
 A piece that can't be had stops no other: manifest.json says what is there, and what is not and why. Nothing is

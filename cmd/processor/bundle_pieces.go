@@ -114,6 +114,7 @@ func (b *bundler) processPieces(processes []operations, noProcess error) []bundl
 		for _, page := range []struct{ file, path string }{
 			{"version.json", "/version"},
 			{"status.json", "/api/v1/status"},
+			{"view.json", "/api/v1/view"},
 			{"metrics.txt", "/metrics"},
 			{"livez.txt", "/livez?verbose"},
 			{"readyz.txt", "/readyz?verbose"},

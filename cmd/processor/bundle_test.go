@@ -12,9 +12,12 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"pawl/internal/app"
@@ -85,6 +88,8 @@ func talkative(t *testing.T, secrets ...string) string {
 			_ = json.NewEncoder(w).Encode(map[string]string{"version": all})
 		case "/api/v1/status":
 			_ = json.NewEncoder(w).Encode(map[string]any{"lanes": []any{}, "error": all})
+		case "/api/v1/view":
+			_ = json.NewEncoder(w).Encode(map[string]any{"view": map[string]any{"transactions": map[string]any{"failed": []any{map[string]any{"outcome": "aborted", "reason": "rebalance"}}}, "away": all}})
 		case "/metrics":
 			fmt.Fprintf(w, "# HELP x %s\nprocessor_lanes{phase=%q} 1\n", all, all)
 		case "/readyz":
@@ -191,6 +196,7 @@ func TestBundleHoldsTheFactsAndNoSecret(t *testing.T) {
 		"config/problems.json":    "a secret stands in the file",
 		at + "/version.json":      `"version": "***`,
 		at + "/status.json":       `"lanes":[]`,
+		at + "/view.json":         `"failed":[{"outcome":"aborted","reason":"rebalance"}]`,
 		at + "/metrics.txt":       "processor_lanes{",
 		at + "/readyz.txt":        "[-]group failed: ***",
 		"kafka/lag.json":          `"lag": 3`,
@@ -239,6 +245,36 @@ func wantNoSecret(t *testing.T, v *vault, got ran, files map[string]string) {
 	}
 	if hidden < 20 {
 		t.Errorf("only %d secrets were met: the plants are in the wrong places", hidden)
+	}
+}
+
+// Whoever opens an archive asks the document what is where.
+func TestDocumentTellsWhatABundleHolds(t *testing.T) {
+	t.Parallel()
+	b := &bundler{cli: newCLI(strings.NewReader(""), io.Discard, io.Discard, nil), flags: &bundleFlags{logs: []string{"pawl-0.log"}}}
+	processes, err := instances([]string{"10.0.0.7:9090"}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"manifest.json"}
+	for _, piece := range b.pieces(t.Context(), processes, nil) {
+		path := piece.Path
+		if parts := strings.Split(path, "/"); parts[0] == "instances" || parts[0] == "log" {
+			parts[1] = "*" // the name of the process or of the file
+			path = strings.Join(parts, "/")
+		}
+		want = append(want, path)
+	}
+	_, section, _ := strings.Cut(string(readFile(t, filepath.Join(root, "docs", "operating.md"))), "\n## After an incident\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	var got []string
+	for _, row := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\| [^|]+ \\|$").FindAllStringSubmatch(section, -1) {
+		got = append(got, row[1])
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the table below After an incident of docs/operating.md does not list what a bundle holds (-bundle +table):\n%s", diff)
 	}
 }
 
