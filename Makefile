@@ -88,8 +88,8 @@ else
 	go run ./internal/mutants -tags integration
 endif
 
-alerts: build ## Every alert that a fault can bring about, fired and ended on a running system (minutes; chaos has the most important)
-	go test $(CHAOS_FLAGS) -run Alert -v ./internal/e2e -long
+alerts: build ## Every alert, fired and ended by a fault on a running system: make alerts [RESULT=FILE] (minutes; chaos has the most important)
+	go test $(CHAOS_FLAGS) -count 1 -run Alert -v ./internal/e2e -long $(if $(RESULT),-alerts.result $(abspath $(RESULT)))
 
 chart: ## What follows from the Helm chart anew: plain manifests, golden files, table of values
 	cd deploy/helm && go test -tags integration -count 1 -run Generated . -update

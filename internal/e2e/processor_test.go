@@ -160,6 +160,8 @@ func (p *processor) awaitAdmin(t testing.TB) {
 	})
 }
 
+func (p *processor) address() string { return p.admin }
+
 // learnAdmin looks in the log for where the operations HTTP listens, and tells whether it is known.
 func (p *processor) learnAdmin() bool {
 	if p.admin != "" {

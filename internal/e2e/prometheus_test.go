@@ -96,8 +96,8 @@ func freeAddress(t *testing.T) string {
 }
 
 // hasten makes minutes of the rules seconds, so that a fault need not last for a quarter of an hour: what
-// must hold for a time does so for one second, what is looked at over minutes over twenty seconds, and ages
-// are large from three seconds on. Everything else is what is deployed.
+// must hold for a time does so for one second, what is looked at over minutes over twenty seconds, ages
+// are large from three seconds on, and a check of a second is overdue after twenty. Everything else is what is deployed.
 func hasten(t *testing.T, rules string) string {
 	t.Helper()
 	for _, shorter := range [][2]string{
@@ -106,6 +106,7 @@ func hasten(t *testing.T, rules string) string {
 		{`\[(5|10|15)m\]`, `[20s]`},
 		{`(seconds:max) > (60|300|900)`, `$1 > 3`},
 		{`(retention_used:ratio) > 0\.25`, `$1 > 0.000003`}, // 3.6 s of 14 days
+		{`(last_clean_pass_timestamp_seconds\)) > 3600`, `$1 > 20`},
 	} {
 		pattern := regexp.MustCompile(shorter[0])
 		rules = pattern.ReplaceAllString(rules, shorter[1])
@@ -116,13 +117,19 @@ func hasten(t *testing.T, rules string) string {
 	return rules
 }
 
-// scrape makes the processors the targets.
-func (p *prometheus) scrape(processors ...*processor) {
+// target is a process that serves metrics.
+type target interface {
+	awaitAdmin(t testing.TB)
+	address() string // once that has returned
+}
+
+// scrape makes these the targets.
+func (p *prometheus) scrape(processes ...target) {
 	p.t.Helper()
 	var targets []string
-	for _, one := range processors {
+	for _, one := range processes {
 		one.awaitAdmin(p.t)
-		targets = append(targets, one.admin)
+		targets = append(targets, one.address())
 	}
 	text, err := json.Marshal([]map[string]any{{"targets": targets}})
 	if err == nil {
@@ -193,8 +200,8 @@ func (p *prometheus) firing() (names []string, err error) {
 	return slices.Compact(names), nil
 }
 
-// awaitFiring waits until all of these fire.
-func (p *prometheus) awaitFiring(t *testing.T, names ...string) {
+// awaitFiring waits until all of these fire, and tells of each whenever it is seen to.
+func (p *prometheus) awaitFiring(t *testing.T, seen func(name string), names ...string) {
 	t.Helper()
 	began := time.Now()
 	var firing []string
@@ -202,6 +209,11 @@ func (p *prometheus) awaitFiring(t *testing.T, names ...string) {
 		var err error
 		if firing, err = p.firing(); err != nil {
 			return false
+		}
+		for _, name := range names {
+			if slices.Contains(firing, name) {
+				seen(name)
+			}
 		}
 		return !slices.ContainsFunc(names, func(name string) bool { return !slices.Contains(firing, name) })
 	})
@@ -315,8 +327,6 @@ func (p *prometheus) missing(all map[string][]string) (missing []string, looked 
 				missing = append(missing, fmt.Sprintf("%s: %v", at, err))
 			}
 			selectors := selector.FindAllString(groupings.ReplaceAllString(expr, ""), -1)
-			// Those are shown by `processor verify`, which is another process.
-			selectors = slices.DeleteFunc(selectors, func(one string) bool { return strings.HasPrefix(one, "processor_verify_") })
 			for _, one := range selectors {
 				if seen[one] {
 					continue

@@ -13,6 +13,7 @@ var parts = map[Kind][2]string{
 	Simulation: {"Simulation", "The real engine, ingest, dispatch and relay on an in-memory cluster in virtual time. One seed makes every decision, so a history is repeated exactly."},
 	Mutants:    {"Mutants", "Rules of our own, broken on purpose one at a time. A mutant that no test notices would be a rule that nothing checks."},
 	Chaos:      {"Chaos on real brokers", "The program as it is shipped, three Kafka nodes and a Postgres as processes, faults by a seed, each counted only with proof that it bit. Then everything heals, drains, and is checked."},
+	Alerts:     {"Alerts", "The program, a broker, a database and Prometheus with the deployed rules as processes. Faults are made one after the other; each is seen by its alerts, their runbooks' first commands say what they are to say, and all is silent before the next."},
 }
 
 const preface = `# Verification
@@ -92,6 +93,14 @@ func (r *Result) write(b *strings.Builder) {
 			fmt.Fprintf(b, "| %s | %s |\n", cell(one.Name), cell(one.Text))
 		}
 	}
+	if r.Table != nil {
+		b.WriteString("\n")
+		writeRow(b, r.Table.Header)
+		b.WriteString(strings.Repeat("|---", len(r.Table.Header)) + "|\n")
+		for _, row := range r.Table.Rows {
+			writeRow(b, row)
+		}
+	}
 	if r.Passed() {
 		b.WriteString("\nViolations: none.\n")
 		return
@@ -100,6 +109,13 @@ func (r *Result) write(b *strings.Builder) {
 	for _, one := range r.Violations {
 		fmt.Fprintf(b, "- **%s** %s\n", one.Name, one.Text)
 	}
+}
+
+func writeRow(b *strings.Builder, cells []string) {
+	for _, one := range cells {
+		b.WriteString("| " + cell(one) + " ")
+	}
+	b.WriteString("|\n")
 }
 
 // cell keeps a text inside a cell of a table.

@@ -39,6 +39,7 @@ func example() Result {
 	return Result{
 		Kind: Chaos, Title: "A run", Command: "make it so", Seed: "7", Date: time.Unix(1e9, 0), Seconds: 61,
 		Counts: []Count{{"inputs", 1234567}}, Faults: []Count{{"processor killed", 3}, {"broker | killed", 2}},
+		Table: &Table{Header: []string{"fault", "alert"}, Rows: [][]string{{"cut | held", "PawlStale"}}},
 	}
 }
 
@@ -55,7 +56,7 @@ func TestResultSurvivesItsFile(t *testing.T) {
 	text := Markdown(results, "- a bug", "- the moon")
 	for _, part := range []string{
 		"| chaos | A run | 7 | 2001-09-09 | 1m1s | 5 | 0 |", "| inputs | 1,234,567 |", `| broker \| killed | 2 |`,
-		"Violations: none.", "- a bug", "- the moon", "`make it so`",
+		"| fault | alert |\n|---|---|\n| cut \\| held | PawlStale |\n", "Violations: none.", "- a bug", "- the moon", "`make it so`",
 	} {
 		if !strings.Contains(text, part) {
 			t.Errorf("the report lacks %q:\n%s", part, text)
@@ -80,6 +81,7 @@ func TestResultThatShowsNothingIsRefused(t *testing.T) {
 		"no date":       func(r *Result) { r.Date = time.Time{} },
 		"no time":       func(r *Result) { r.Seconds = 0 },
 		"nothing done":  func(r *Result) { r.Counts = nil },
+		"a lost cell":   func(r *Result) { r.Table.Rows[0] = r.Table.Rows[0][1:] },
 		"unknown kind":  func(r *Result) { r.Kind = "guess" },
 		"without title": func(r *Result) { r.Title = "" },
 	} {

@@ -29,10 +29,11 @@ const (
 	Simulation Kind = "simulation" // virtual time, one seed for every decision
 	Mutants    Kind = "mutants"    // our own rules broken on purpose
 	Chaos      Kind = "chaos"      // the program, brokers and a database as processes, broken at random
+	Alerts     Kind = "alerts"     // each alert fired by a fault on such a system
 )
 
 // Kinds lists them in the order of the report.
-func Kinds() []Kind { return []Kind{Simulation, Mutants, Chaos} }
+func Kinds() []Kind { return []Kind{Simulation, Mutants, Chaos, Alerts} }
 
 // Result is what one run says of itself.
 type Result struct {
@@ -49,6 +50,7 @@ type Result struct {
 	Faults     []Count  `json:"faults,omitempty"`     // by kind, of those that were seen to bite
 	Figures    []Fact   `json:"figures,omitempty"`    // such as the time to drain
 	Rows       []Fact   `json:"rows,omitempty"`       // a table of its own, such as each mutant and what killed it
+	Table      *Table   `json:"table,omitempty"`      // likewise, of more columns
 	Violations []Fact   `json:"violations,omitempty"` // what is wrong: the run has failed
 	Notes      []string `json:"notes,omitempty"`      // what a reader should know of this run
 }
@@ -63,6 +65,12 @@ type Count struct {
 type Fact struct {
 	Name string `json:"name"`
 	Text string `json:"text"`
+}
+
+// Table is one with a heading for each column.
+type Table struct {
+	Header []string   `json:"header"`
+	Rows   [][]string `json:"rows"`
 }
 
 // Passed reports whether the run found nothing wrong.
@@ -89,6 +97,9 @@ func (r *Result) validate() error {
 	}
 	if len(r.Counts) == 0 && len(r.Rows) == 0 {
 		errs = append(errs, errors.New("nothing was counted, so nothing is shown"))
+	}
+	if r.Table != nil && slices.ContainsFunc(r.Table.Rows, func(row []string) bool { return len(row) != len(r.Table.Header) }) {
+		errs = append(errs, errors.New("a row of the table has not as many cells as its header"))
 	}
 	return errors.Join(errs...)
 }
