@@ -68,7 +68,7 @@ func TestOneOutageOfKafkaIsOnePage(t *testing.T) {
 		for _, name := range []string{"PawlNobodyReads", "PawlNoCommit", "PawlLagRising", "PawlReadersHeld", "PawlEffectsNotIngested"} {
 			outage = append(outage, alert(job, name, "page"))
 		}
-		for _, name := range []string{"PawlAbortRatio", "PawlUnknownOutcomes"} {
+		for _, name := range []string{"PawlAbortRatio", "PawlUnknownOutcomes", "PawlVerifyStale"} {
 			outage = append(outage, alert(job, name, "ticket"))
 		}
 	}
@@ -104,7 +104,7 @@ func (p *pager) await(t *testing.T, count int) {
 }
 
 // openAlertmanager runs the example with both receivers at url, and groups that wait for a second instead of
-// half a minute and more.
+// half a minute and more, and working hours that never end.
 func openAlertmanager(t *testing.T, url string) (address string) {
 	t.Helper()
 	program := tool(t, "prometheus-alertmanager", "alertmanager")
@@ -118,6 +118,9 @@ func openAlertmanager(t *testing.T, url string) (address string) {
 		"http://tracker.example.invalid/tickets": url,
 		"group_wait: 30s":                        "group_wait: 1s",
 		"group_interval: 5m":                     "group_interval: 1s",
+		// A ticket that comes at night waits for the morning, and nobody would see that it is not inhibited.
+		`weekdays: ["monday:friday"]`:              `weekdays: ["sunday:saturday"]`,
+		`{start_time: "08:00", end_time: "18:00"}`: `{start_time: "00:00", end_time: "24:00"}`,
 	} {
 		if strings.Count(config, old) != 1 {
 			t.Fatalf("%q is not once in the example", old)
