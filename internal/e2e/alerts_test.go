@@ -90,7 +90,11 @@ func (w *watchtower) first(t *testing.T, alert string, words map[string]string, 
 		return !slices.ContainsFunc(says, func(part string) bool { return !strings.Contains(said, part) })
 	})
 	t.Logf("processor %s\n%s", strings.Join(arguments, " "), said)
-	w.sightings.answered(alert, "processor "+string(found[1]), w.anonymous(said), says)
+	known := make([]string, len(says))
+	for i, part := range says {
+		known[i] = w.anonymous(part)
+	}
+	w.sightings.answered(alert, "processor "+string(found[1]), w.anonymous(said), known)
 	return said
 }
 
