@@ -38,44 +38,35 @@ func (c *conn) plain() (s said, ok bool) {
 	if end < 0 {
 		return said{}, false
 	}
-	size, text := end+len("\r\n\r\n"), text[:end+len("\r\n")]
-	if s.status = plainStatus(text); s.status == 0 {
+	line, text, more := bytes.Cut(text[:end], []byte("\r\n"))
+	if s.status = plainStatus(line); s.status == 0 {
 		return said{}, false
 	}
 	s.length = -1
-	text = text[bytes.IndexByte(text, '\n')+1:]
-	for len(text) > 0 {
-		line, rest, _ := bytes.Cut(text, []byte("\r\n"))
+	for more {
+		line, text, more = bytes.Cut(text, []byte("\r\n"))
 		if !s.plainHeader(line, c) {
 			return said{}, false
 		}
-		text = rest
 	}
 	if s.length < 0 {
 		return said{}, false
 	}
-	_, _ = c.in.Discard(size) // so much was peeked at
+	_, _ = c.in.Discard(end + len("\r\n\r\n")) // so much was peeked at
 	c.body = sized{c.in, s.length}
 	s.body = &c.body
 	return s, true
 }
 
 // plainStatus is the status of an answer that has a body, or may have one; 0 for all others.
-func plainStatus(text []byte) (status int) {
-	const version = "HTTP/1.1 "
-	const digits = len("200")
-	if len(text) <= len(version)+digits || string(text[:len(version)]) != version {
+func plainStatus(line []byte) (status int) {
+	digits, is := bytes.CutPrefix(line, []byte("HTTP/1.1 "))
+	digits, reason, _ := bytes.Cut(digits, []byte(" "))
+	if !is || len(digits) != len("200") || !printable(reason) {
 		return 0
 	}
-	for _, b := range text[len(version):][:digits] {
-		if b < '0' || b > '9' {
-			return 0
-		}
-		status = 10*status + int(b-'0')
-	}
-	after := text[len(version)+digits]
-	line, _, _ := bytes.Cut(text, []byte("\r\n"))
-	if status < 200 || status == http.StatusNoContent || status == http.StatusNotModified || after != ' ' && after != '\r' || !printable(line) {
+	number, is := plainNumber(digits)
+	if status = int(number); !is || status < 200 || status == http.StatusNoContent || status == http.StatusNotModified {
 		return 0
 	}
 	return status
@@ -91,7 +82,7 @@ func (s *said) plainHeader(line []byte, c *conn) bool {
 	is := func(other string) bool { return len(name) == len(other) && strings.EqualFold(string(name), other) }
 	switch {
 	case is("Content-Length"):
-		length, ok := plainLength(value)
+		length, ok := plainNumber(value)
 		if !ok || s.length >= 0 {
 			return false
 		}
@@ -114,8 +105,8 @@ func (s *said) plainHeader(line []byte, c *conn) bool {
 	return true
 }
 
-// plainLength reads a length of the usual size.
-func plainLength(text []byte) (length int64, ok bool) {
+// plainNumber reads digits, no more than a length of the usual size has.
+func plainNumber(text []byte) (number int64, ok bool) {
 	const digitsMax = 15
 	if len(text) == 0 || len(text) > digitsMax {
 		return 0, false
@@ -124,9 +115,9 @@ func plainLength(text []byte) (length int64, ok bool) {
 		if b < '0' || b > '9' {
 			return 0, false
 		}
-		length = 10*length + int64(b-'0')
+		number = 10*number + int64(b-'0')
 	}
-	return length, true
+	return number, true
 }
 
 // notInName is true of what is in no name of a header, or in no usual one.
