@@ -145,8 +145,7 @@ func (a api) is(name string, k kind) bool {
 
 // plain is a definition as a schema: without prose, closed against unknown fields as a strict server is, and with what may be a number as well as a text.
 func plain(name string, definition map[string]any) any {
-	switch {
-	case strings.HasSuffix(name, "resource.Quantity"), strings.HasSuffix(name, "intstr.IntOrString"):
+	if strings.HasSuffix(name, "resource.Quantity") || strings.HasSuffix(name, "intstr.IntOrString") {
 		return map[string]any{"type": []any{"string", "number"}}
 	}
 	schema := map[string]any{}
